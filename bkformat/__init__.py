@@ -1,0 +1,81 @@
+"""Read, inspect and validate federated-learning updates without ever executing them.
+
+An update is `[num_samples, [array, array, ...]]` saved by `np.save` as an object array, which is a
+pickle. Everything here reads such files as data. Names are imported when they are first used, so
+`import bkformat` loads neither numpy nor pydantic.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bkformat.arrays import ArrayLayout
+    from bkformat.errors import (
+        BkFormatError,
+        InvalidSchemaError,
+        InvalidUpdateError,
+        UpdateChangedError,
+    )
+    from bkformat.findings import Finding, Report
+    from bkformat.layout import UpdateLayout
+    from bkformat.load import Update, load_file
+    from bkformat.many import check_many
+    from bkformat.proof import ValidatedUpdate, validate_bytes, validate_file
+    from bkformat.rules import RULES, Rule
+    from bkformat.schema import ArraySpec, UpdateSchema, infer_schema, load_schema
+    from bkformat.validate import check_bytes, check_file, inspect_file
+
+__all__ = [
+    "RULES",
+    "ArrayLayout",
+    "ArraySpec",
+    "BkFormatError",
+    "Finding",
+    "InvalidSchemaError",
+    "InvalidUpdateError",
+    "Report",
+    "Rule",
+    "Update",
+    "UpdateChangedError",
+    "UpdateLayout",
+    "UpdateSchema",
+    "ValidatedUpdate",
+    "check_bytes",
+    "check_file",
+    "check_many",
+    "infer_schema",
+    "inspect_file",
+    "load_file",
+    "load_schema",
+    "validate_bytes",
+    "validate_file",
+]
+
+_HOMES = {
+    "arrays": ("ArrayLayout",),
+    "errors": ("BkFormatError", "InvalidSchemaError", "InvalidUpdateError", "UpdateChangedError"),
+    "findings": ("Finding", "Report"),
+    "layout": ("UpdateLayout",),
+    "load": ("Update", "load_file"),
+    "many": ("check_many",),
+    "proof": ("ValidatedUpdate", "validate_bytes", "validate_file"),
+    "rules": ("RULES", "Rule"),
+    "schema": ("ArraySpec", "UpdateSchema", "infer_schema", "load_schema"),
+    "validate": ("check_bytes", "check_file", "inspect_file"),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    module = _HOME_OF.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{module}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,3 @@
+from bkformat.cli import main
+
+main()

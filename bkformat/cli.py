@@ -1,0 +1,317 @@
+"""The command line: options to plain values, one call, one renderer, an exit code.
+
+0: every file is valid. 1: at least one is refused. 2: something could not be judged.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from bkformat.escape import printable
+from bkformat.render import FORMATS, Entry, Tally, describe_trouble
+
+if TYPE_CHECKING:
+    from bkformat.findings import Report
+    from bkformat.layout import Kind
+    from bkformat.schema import UpdateSchema
+
+__all__ = ["main"]
+
+_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 80}
+_KINDS = click.Choice(["update", "aggregate"])
+_NUMPY_THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
+_SIZE = click.IntRange(min=1)
+
+
+class _Commands(click.Group):
+    """Subcommands in the order of their use."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+@click.group(cls=_Commands, context_settings=_SETTINGS)
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False,
+              help="Show the version.", callback=lambda *given: _show_version(*given))  # fmt: skip
+def cli() -> None:
+    """Validate and inspect federated-learning updates without ever executing them.
+
+    Exit codes: 0 every file is valid, 1 at least one is refused, 2 something could not be judged.
+    """
+
+
+def _show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if not wanted:
+        return
+    from importlib.metadata import version
+
+    click.echo(f"bkformat {version('bkformat')}")
+    ctx.exit()
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; the console script's entry point."""
+    for name in _NUMPY_THREADS:  # numpy's own threads only get in the way of ours
+        os.environ.setdefault(name, "1")
+    try:
+        code = cli.main(arguments, prog_name="bkformat", standalone_mode=False)
+        sys.stdout.flush()
+    except click.ClickException as exc:
+        exc.show()
+        code = 2
+    except (click.Abort, KeyboardInterrupt):
+        _complain("interrupted")
+        code = 130
+    except BrokenPipeError:
+        # Whoever read our output has had enough; nothing may be written at exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 2
+    except OSError as exc:
+        _complain(f"{_name_of(exc)}{describe_trouble(exc)}")
+        code = 2
+    except Exception as exc:  # noqa: BLE001  (a person gets a line, never a traceback)
+        _complain(f"internal error, please report it: {type(exc).__name__}: {printable(str(exc))}")
+        code = 2
+    sys.exit(code)
+
+
+def _complain(message: str) -> None:
+    click.echo(f"bkformat: {message}", err=True)
+
+
+def _name_of(error: OSError) -> str:
+    return f"{printable(os.fsdecode(error.filename))}: " if error.filename is not None else ""
+
+
+def _print(pieces: Iterable[str]) -> None:
+    """Write what a renderer yields, whatever the terminal's encoding can show."""
+    with contextlib.suppress(AttributeError, ValueError):
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    for piece in pieces:
+        sys.stdout.write(piece)
+
+
+# --- validate --------------------------------------------------------------------------------
+
+
+@cli.command()
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@click.option("--schema", metavar="FILE", help="Schema that each file must fit.")
+@click.option("--against", metavar="FILE", help="Update or aggregate whose arrays each must match.")
+@click.option("--kind", type=_KINDS, default="update", show_default=True,
+              help="What the files are; an aggregate may lack num_samples.")  # fmt: skip
+@click.option("--values/--no-values", default=True, help="Look at every value (default), or none.")
+@click.option("--strict", is_flag=True, help="Refuse files with warnings too.")
+@click.option("--sha256", is_flag=True, help="Give the digest of each file.")
+@click.option("--format", "form", type=click.Choice(list(FORMATS)), default="text",
+              show_default=True, help="How to report.")  # fmt: skip
+@click.option("--jobs", type=click.IntRange(min=1), default=1, metavar="N", show_default=True,
+              help="Work on so many files, or parts of a large one, at once.")  # fmt: skip
+@click.option("--max-size", type=_SIZE, metavar="BYTES", help="Do not judge larger files.")
+@click.option("-q", "--quiet", is_flag=True, help="Say nothing of valid files; no progress bar.")
+def validate(
+    paths: tuple[str, ...], schema: str | None, against: str | None, kind: str, form: str,
+    jobs: int, quiet: bool, **options: Any,
+) -> int:  # fmt: skip
+    """Judge update files: structure, schema and every value.
+
+    A PATH may be a folder (every .npy file below it) or - (standard input).
+    """
+    from bkformat.files import expand, judge_paths
+
+    options |= {"kind": kind, "schema": _schema(schema, against)}
+    tally = Tally()
+    with _Progress(paths, wanted=not quiet) as progress:
+        outcomes = judge_paths(expand(paths), jobs=jobs, options=options)
+        entries = progress.follow(_complaining(outcomes))
+        _print(FORMATS[form](entries, tally, quiet))
+    return tally.exit_code()
+
+
+def _complaining(entries: Iterable[Entry]) -> Iterator[Entry]:
+    """Pass entries on; trouble goes to standard error as well."""
+    for entry in entries:
+        if isinstance(entry.outcome, OSError):
+            _complain(f"{printable(entry.path)}: {describe_trouble(entry.outcome)}")
+        yield entry
+
+
+def _schema(path: str | None, against: str | None) -> UpdateSchema | None:
+    from bkformat.errors import InvalidSchemaError
+
+    if path is not None and against is not None:
+        raise click.UsageError("--schema and --against exclude each other")
+    if against is not None:
+        return _inferred(against)
+    if path is None:
+        return None
+    from bkformat.schema import load_schema
+
+    try:
+        return load_schema(path)
+    except InvalidSchemaError as exc:
+        raise click.ClickException(printable(str(exc))) from exc
+
+
+def _inferred(path: str) -> UpdateSchema:
+    from bkformat.errors import InvalidUpdateError
+    from bkformat.schema import infer_schema
+    from bkformat.validate import inspect_file
+
+    try:
+        return infer_schema(inspect_file(path))
+    except InvalidUpdateError as exc:
+        message = f"{printable(path)} gives no schema: {exc}"
+        raise click.ClickException(message) from exc
+    except ValueError as exc:
+        message = f"{printable(path)} gives no schema: {printable(str(exc))}"
+        raise click.ClickException(message) from exc
+
+
+# --- inspect ---------------------------------------------------------------------------------
+
+
+@cli.command()
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@click.option("--schema", metavar="FILE", help="Schema that names the arrays and is compared.")
+@click.option("--kind", type=_KINDS, help="What the files are, instead of what they look like.")
+@click.option("--stats", is_flag=True, help="Read every value: min, max, mean, std, norm, zeros.")
+@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text",
+              show_default=True, help="How to report.")  # fmt: skip
+def inspect(
+    paths: tuple[str, ...], schema: str | None, kind: Kind | None, stats: bool, form: str
+) -> int:
+    """Show what update files hold, and who wrote them, as far as they are readable."""
+    from bkformat.files import expand, inspect_paths
+    from bkformat.inspection import inspect_json, inspect_text
+
+    tally = Tally()
+    items = inspect_paths(expand(paths), schema=_schema(schema, None), kind=kind, stats=stats)
+    renderer = inspect_json if form == "json" else inspect_text
+
+    def complaining() -> Iterator[Any]:
+        for item in items:
+            list(_complaining([item.entry]))
+            yield item
+
+    _print(renderer(complaining(), tally))
+    return tally.exit_code()
+
+
+# --- schema ----------------------------------------------------------------------------------
+
+
+@cli.command()
+@click.argument("file", required=False, metavar="[FILE]")
+@click.option("--json-schema", is_flag=True, help="Print the JSON Schema of schema files.")
+def schema(file: str | None, json_schema: bool) -> int:
+    """Print the schema that an update or aggregate FILE fits exactly."""
+    if json_schema == (file is not None):
+        raise click.UsageError("give either a FILE or --json-schema")
+    if json_schema:
+        import json
+
+        from bkformat import schema as schemas
+
+        click.echo(json.dumps(schemas.json_schema(), indent=2))
+        return 0
+    from bkformat.files import source_at
+    from bkformat.schema import infer_schema
+    from bkformat.validate import judge
+
+    with source_at(file or "") as source:
+        report = judge(source, None, None, values=False).report
+    if not report.valid or report.layout is None:
+        _refuse(file or "", report)
+        return 1
+    click.echo(infer_schema(report.layout).to_json(), nl=False)
+    return 0
+
+
+def _refuse(path: str, report: Report) -> None:
+    _complain(f"{printable(path)} gives no schema: {printable(report.summary())}")
+
+
+# --- rules -----------------------------------------------------------------------------------
+
+
+@cli.command()
+@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text",
+              show_default=True, help="How to list them.")  # fmt: skip
+def rules(form: str) -> None:
+    """List every rule: its code, its name and what breaks it."""
+    import json
+
+    from bkformat.rules import RULES, WARNING
+
+    if form == "json":
+        listed = [rule._asdict() for rule in RULES.values()]
+        click.echo(json.dumps({"version": 1, "rules": listed}, indent=2))
+        return
+    for rule in RULES.values():
+        mark = " (warning)" if rule.severity == WARNING else ""
+        click.echo(f"{rule.code} {rule.name}{mark}")
+        click.echo(click.wrap_text(rule.what, 80, "      ", "      "))
+
+
+@cli.command()
+@click.argument("code")
+def explain(code: str) -> None:
+    """Explain one rule, given by its code or name: what, why, an example, how to fix."""
+    from bkformat.rules import RULES
+
+    rule = RULES.get(code.upper()) or next((r for r in RULES.values() if r.name == code), None)
+    if rule is None:
+        message = f"no rule is called {printable(code)!r}; `bkformat rules` lists them"
+        raise click.ClickException(message)
+    click.echo(f"{rule.code} {rule.name} ({rule.severity})\n")
+    for head, text in (
+        ("what", rule.what), ("why", rule.why), ("example", rule.example), ("fix", rule.fix),
+        ("source", rule.source),
+    ):  # fmt: skip
+        click.echo(click.wrap_text(text, 80, f"{head:<9}", " " * 9))
+
+
+# --- progress --------------------------------------------------------------------------------
+
+_LONG_NBYTES = 1 << 30
+_LONG_FILES = 500
+
+
+class _Progress:
+    """A bar on standard error, on a terminal and for long work alone.
+
+    While there is one, results are held back until the end, so that the two do not mix.
+    """
+
+    def __init__(self, paths: tuple[str, ...], *, wanted: bool) -> None:
+        self._total = 0
+        if wanted and sys.stderr.isatty() and "-" not in paths:
+            from bkformat.files import measure
+
+            files, nbytes = measure(paths)
+            if files >= _LONG_FILES or nbytes >= _LONG_NBYTES:
+                self._total = nbytes
+
+    def __enter__(self) -> _Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing is left open."""
+
+    def follow(self, entries: Iterable[Entry]) -> Iterable[Entry]:
+        if not self._total:
+            return entries
+        done: list[Entry] = []
+        with click.progressbar(length=self._total, label="judging", file=sys.stderr) as bar:
+            for entry in entries:
+                done.append(entry)
+                if not isinstance(entry.outcome, OSError):
+                    bar.update(entry.outcome.nbytes)
+        return done

@@ -1,0 +1,206 @@
+"""A layout side by side with what a schema expects: each mismatch, and what it most likely means.
+
+Arrays are compared by position, exactly, never by broadcasting. Where they do not line up, the
+first finding carries a hint in the manner of a diff: one is missing, two are swapped, all are
+shifted, some are transposed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from bkformat import rules
+from bkformat.arrays import ArrayLayout
+from bkformat.findings import Finding, finding, quoted
+
+if TYPE_CHECKING:
+    from bkformat.layout import UpdateLayout
+    from bkformat.schema import ArraySpec, UpdateSchema
+
+__all__ = ["compare_layout"]
+
+
+def compare_layout(layout: UpdateLayout, schema: UpdateSchema) -> list[Finding]:
+    """Every mismatch between what a file says and what a schema expects (BK501 to BK505, BK507)."""
+    found = [*_file_size(layout, schema), *_num_samples(layout, schema)]
+    if schema.dtypes is not None:
+        found += _allowed_dtypes(layout.parameters, schema.dtypes)
+    if schema.parameters is not None:
+        found += _parameters(layout.parameters, schema.parameters)
+    return found
+
+
+def _file_size(layout: UpdateLayout, schema: UpdateSchema) -> Iterator[Finding]:
+    if schema.max_nbytes is not None and layout.nbytes > schema.max_nbytes:
+        message = f"{layout.nbytes:,} bytes, the schema allows {schema.max_nbytes:,}"
+        yield finding(rules.FILE_TOO_LARGE, message)
+
+
+def _num_samples(layout: UpdateLayout, schema: UpdateSchema) -> Iterator[Finding]:
+    count, bounds = layout.num_samples, schema.num_samples
+    if count is None or bounds is None:
+        return
+    if bounds.min is not None and count < bounds.min:
+        message = f"{count:,}, the schema asks for at least {bounds.min:,}"
+        yield finding(rules.NUM_SAMPLES_BOUNDS, message, where="num_samples")
+    if bounds.max is not None and count > bounds.max:
+        message = f"{count:,}, the schema allows at most {bounds.max:,}"
+        yield finding(rules.NUM_SAMPLES_BOUNDS, message, where="num_samples")
+
+
+def _allowed_dtypes(arrays: Sequence[ArrayLayout], allowed: Sequence[str]) -> Iterator[Finding]:
+    for index, array in enumerate(arrays):
+        if array.dtype not in allowed:
+            message = f"{array.dtype}, the schema allows {', '.join(allowed) or 'none'}"
+            where = f"parameters[{index}].dtype"
+            yield finding(rules.DTYPE_NOT_ALLOWED, message, offset=array.offset, where=where)
+
+
+def _parameters(arrays: Sequence[ArrayLayout], specs: Sequence[ArraySpec]) -> list[Finding]:
+    found: list[Finding] = []
+    hint = None
+    if not _all_fit(arrays, specs):
+        hint = _alignment_hint(arrays, specs)
+    if len(arrays) != len(specs):
+        arrays_found = f"{len(arrays):,} array{'s' if len(arrays) != 1 else ''}"
+        message = f"{arrays_found}, the schema lists {len(specs):,}"
+        found.append(finding(rules.PARAMETER_COUNT, message, where="parameters", hint=hint))
+    for index, (array, spec) in enumerate(zip(arrays, specs, strict=False)):
+        found += _mismatches(index, array, spec, hint)
+    return found
+
+
+def _mismatches(
+    index: int, array: ArrayLayout, spec: ArraySpec, hint: str | None
+) -> Iterator[Finding]:
+    name = f" ({quoted(spec.name)})" if spec.name is not None else ""
+    if spec.dtype is not None and array.dtype != spec.dtype:
+        message = f"{array.dtype}, the schema says {spec.dtype}{name}"
+        yield finding(
+            rules.DTYPE_MISMATCH, message, offset=array.offset, where=f"parameters[{index}].dtype",
+            hint=hint or f"convert it: x.astype({spec.dtype!r})",
+        )  # fmt: skip
+    if not _shape_fits(array, spec):
+        message = f"{_shape(array.shape)}, the schema says {_shape(spec.shape)}{name}"
+        if hint is None and _transposed(array, spec):
+            hint = "this looks transposed: save x.T"
+        yield finding(
+            rules.SHAPE_MISMATCH, message, offset=array.offset,
+            where=f"parameters[{index}].shape", hint=hint,
+        )  # fmt: skip
+
+
+def _shape(dims: Sequence[int | None] | None) -> str:
+    """A shape as people write it, "?" for a free dimension."""
+    dims = dims or ()
+    text = ", ".join("?" if dim is None else str(dim) for dim in dims)
+    return quoted(f"({text},)" if len(dims) == 1 else f"({text})")[1:-1]
+
+
+def _shape_fits(array: ArrayLayout, spec: ArraySpec) -> bool:
+    if spec.shape is None:
+        return True
+    return len(array.shape) == len(spec.shape) and all(
+        wanted is None or dim == wanted for dim, wanted in zip(array.shape, spec.shape, strict=True)
+    )
+
+
+def _fits(array: ArrayLayout, spec: ArraySpec) -> bool:
+    return (spec.dtype is None or array.dtype == spec.dtype) and _shape_fits(array, spec)
+
+
+def _transposed(array: ArrayLayout, spec: ArraySpec) -> bool:
+    turned = array._replace(shape=array.shape[::-1])
+    return array.shape != turned.shape and _shape_fits(turned, spec)
+
+
+def _all_fit(arrays: Sequence[ArrayLayout], specs: Sequence[ArraySpec]) -> bool:
+    return len(arrays) == len(specs) and all(map(_fits, arrays, specs))
+
+
+# --- hints -----------------------------------------------------------------------------------
+
+
+def _alignment_hint(arrays: Sequence[ArrayLayout], specs: Sequence[ArraySpec]) -> str | None:
+    """What would make everything match: a shift, a swap, another order; None if nothing simple."""
+    first = next(
+        (i for i, (a, s) in enumerate(zip(arrays, specs, strict=False)) if not _fits(a, s)),
+        min(len(arrays), len(specs)),
+    )
+    if len(arrays) != len(specs):
+        return _shift_hint(arrays, specs, first)
+    return _swap_hint(arrays, specs, first) or _move_hint(arrays, specs, first)
+
+
+def _shift_hint(
+    arrays: Sequence[ArrayLayout], specs: Sequence[ArraySpec], first: int
+) -> str | None:
+    by = abs(len(arrays) - len(specs))
+    if len(arrays) < len(specs):
+        lacking, rest, expected = specs[first : first + by], arrays[first:], specs[first + by :]
+        what = f"{_named(lacking, first)} of the schema {'is' if by == 1 else 'are'} missing"
+    else:
+        rest, expected = arrays[first + by :], specs[first:]
+        what = f"{_span(first, by)} {'is' if by == 1 else 'are'} not in the schema"
+    if not _all_fit(rest, expected):
+        return None
+    if not rest:
+        return f"{what}; all before matches"
+    return f"{what}: from parameters[{first}] on, everything matches when shifted by {_number(by)}"
+
+
+def _swap_hint(arrays: Sequence[ArrayLayout], specs: Sequence[ArraySpec], first: int) -> str | None:
+    wrong = [i for i in range(first, len(arrays)) if not _fits(arrays[i], specs[i])]
+    if len(wrong) != 2:
+        return None
+    one, other = wrong
+    if _fits(arrays[one], specs[other]) and _fits(arrays[other], specs[one]):
+        return f"parameters[{one}] and parameters[{other}] look swapped"
+    return None
+
+
+def _move_hint(arrays: Sequence[ArrayLayout], specs: Sequence[ArraySpec], first: int) -> str | None:
+    """One array that moved: the rest matches when it is taken out and put where it belongs."""
+    wrong = [i for i in range(first, len(arrays)) if not _fits(arrays[i], specs[i])]
+    last = wrong[-1]
+    if last == first:
+        return None
+    if _fits(arrays[first], specs[last]) and _all_fit(
+        arrays[first + 1 : last + 1], specs[first:last]
+    ):
+        return f"parameters[{first}] looks moved: its place is parameters[{last}]"
+    if _fits(arrays[last], specs[first]) and _all_fit(
+        arrays[first:last], specs[first + 1 : last + 1]
+    ):
+        return f"parameters[{last}] looks moved: its place is parameters[{first}]"
+    if _same_arrays(arrays, specs):
+        return f"from parameters[{first}] on, the same arrays stand in another order"
+    return None
+
+
+def _same_arrays(arrays: Sequence[ArrayLayout], specs: Sequence[ArraySpec]) -> bool:
+    """Whether the arrays are the schema's in another order; not asked where a spec leaves room."""
+    if any(spec.dtype is None or spec.shape is None or None in spec.shape for spec in specs):
+        return False
+    have = sorted((array.dtype, array.shape) for array in arrays)
+    want = sorted((spec.dtype or "", tuple(d or 0 for d in spec.shape or ())) for spec in specs)
+    return have == want
+
+
+def _named(specs: Sequence[ArraySpec], first: int) -> str:
+    names = [quoted(spec.name) for spec in specs[:3] if spec.name is not None]
+    more = ", ..." if len(specs) > len(names) else ""
+    return (
+        f"{_span(first, len(specs))} ({', '.join(names)}{more})"
+        if names
+        else _span(first, len(specs))
+    )
+
+
+def _span(first: int, count: int) -> str:
+    return f"parameters[{first}]" if count == 1 else f"parameters[{first}:{first + count}]"
+
+
+def _number(count: int) -> str:
+    return "one" if count == 1 else f"{count:,}"

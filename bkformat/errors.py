@@ -1,0 +1,49 @@
+"""Exceptions that leave bkformat's public functions.
+
+    BkFormatError
+    ├── InvalidUpdateError      the content breaks a rule; `.report` says which, where, what to do
+    ├── InvalidSchemaError      a schema file is not a schema
+    └── UpdateChangedError      the file changed while it was judged or sent (also an `OSError`)
+
+Opening a path raises `OSError` as usual; wrong arguments raise `TypeError` or `ValueError`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bkformat.findings import Report
+
+__all__ = ["BkFormatError", "InvalidSchemaError", "InvalidUpdateError", "UpdateChangedError"]
+
+
+class BkFormatError(Exception):
+    """Base of every exception that bkformat defines."""
+
+
+class InvalidUpdateError(BkFormatError):
+    """A file or byte string breaks at least one rule.
+
+    Attributes:
+        report: the whole `Report`; `report.layout` holds what was readable.
+    """
+
+    def __init__(self, report: Report) -> None:
+        super().__init__(report.summary())
+        self.report = report
+
+    def __reduce__(self) -> tuple[type[InvalidUpdateError], tuple[Report]]:
+        return type(self), (self.report,)
+
+
+class InvalidSchemaError(BkFormatError):
+    """A schema file is not an `UpdateSchema`; the message names the key and the trouble."""
+
+
+class UpdateChangedError(BkFormatError, OSError):
+    """The bytes are no longer the ones that were judged.
+
+    It is an `OSError` too: the trouble is with the file, not with its content, so whoever skips
+    unreadable files skips this one as well.
+    """

@@ -1,0 +1,385 @@
+"""Stage 3, its end: what the pickle builds -> `UpdateLayout`, and what is wrong with it.
+
+    update      object array of shape (2,): num_samples (plain int, 1 to 2**53), list of arrays
+    aggregate   the same, or an object array of shape (k,) of k arrays
+
+Mistakes that are understood are reported one by one and reading goes on, so that one report tells
+all there is to mend.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from operator import attrgetter
+from typing import Any, Literal
+
+from bkformat import rules
+from bkformat.arrays import ArrayLayout
+from bkformat.dtypes import COMPLEX_DTYPES, refusal
+from bkformat.findings import Finding, Rejected, finding, quoted
+from bkformat.npy import NpyHeader, read_header
+from bkformat.recall import MAX_NBYTES, recall, remember
+from bkformat.source import Source
+from bkformat.symbolic import SymbolicUnpickler
+from bkformat.symbols import (
+    Global,
+    NumpyScalar,
+    ObjectArray,
+    Pair,
+    PendingArray,
+    PyList,
+    PyTuple,
+    describe,
+)
+from bkformat.writers import Writer, identify, loads_on, peek_refused
+
+__all__ = ["MAX_NUM_SAMPLES", "Kind", "LayoutReader", "UpdateLayout"]
+
+Kind = Literal["update", "aggregate"]
+
+MAX_NUM_SAMPLES = 2**53
+"""Past this, float64 sums of counts lose whole samples."""
+
+
+@dataclass(frozen=True)
+class UpdateLayout:
+    """What a file says: every array's place in it, and no value.
+
+    Attributes:
+        kind: "update" or "aggregate".
+        num_samples: samples behind the update; None where there is no such integer.
+        parameters: the arrays in the order of the file.
+        nbytes: bytes of the whole file.
+        protocol: pickle protocol, or None where it can't be told.
+        writer: byte form, "A" to "E" or "canonical"; None where no known writer makes it.
+        loads_on: numpy versions that load the file, as a specifier such as ">=1.26.1".
+        stopped_at: offset where reading had to stop; None for a file that was read to its end.
+    """
+
+    kind: Kind
+    num_samples: int | None
+    parameters: tuple[ArrayLayout, ...]
+    nbytes: int
+    protocol: int | None
+    writer: Writer | None
+    loads_on: str | None
+    stopped_at: int | None = None
+
+    @property
+    def num_elements(self) -> int:
+        """Elements of all arrays together."""
+        return sum(array.size for array in self.parameters)
+
+
+class LayoutReader:
+    """Reads one source; what was understood stays readable after a `Rejected`.
+
+    Attributes:
+        findings: breaches that did not stop the reader.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        kind: Kind | None = "update",
+        allow_complex: bool = False,
+        keep_structure: bool = False,
+        fast: bool = True,
+    ) -> None:
+        """`kind` None takes an object array of arrays alone for an aggregate, else an update."""
+        self._keep_structure = keep_structure
+        self.findings: list[Finding] = []
+        self._source = source
+        self._kind = kind
+        self._allowed = COMPLEX_DTYPES if allow_complex else frozenset()
+        self._fast = fast
+        self._recalled: list[tuple[int, bytes]] | None = None
+        self._header: NpyHeader | None = None
+        self._machine: SymbolicUnpickler | None = None
+
+    def read(self) -> UpdateLayout:
+        """Read the whole file and judge its layout.
+
+        Raises:
+            Rejected: BK1xx, BK2xx, and BK3xx where nothing after the breach can be trusted.
+        """
+        small = self._fast and self._source.nbytes <= MAX_NBYTES
+        if small and (recalled := self._recall()) is not None:
+            return recalled
+        self._header = header = read_header(self._source)
+        self._machine = machine = SymbolicUnpickler(
+            self._source,
+            header.data_offset,
+            keep_structure=self._keep_structure or small,
+            fast=self._fast,
+        )
+        root, offset = machine.run()
+        if type(root) is ArrayLayout:
+            raise Rejected(rules.OUTER_DTYPE, offset, f"the pickled array is of {root.dtype}")
+        if type(root) is not ObjectArray:
+            raise Rejected(rules.ROOT_NOT_ARRAY, offset, f"the pickle holds {describe(root)}")
+        if root.shape != header.shape:
+            message = f"the header says {quoted(header.shape)}, the pickle {quoted(root.shape)}"
+            self._report(rules.HEADER_SHAPE, message, offset)
+        kind, num_samples, items = self._judge_outer(root, offset)
+        layout = self._layout(machine, kind, num_samples, self._judge_items(items), None)
+        if small and not any(found.severity == rules.ERROR for found in self.findings):
+            count_at = None if num_samples is None else root.pairs[0][1]
+            pieces = self.structure()
+            remember(
+                self._source, self._options(), machine, pieces, count_at, layout, self.findings
+            )
+        return layout
+
+    def _options(self) -> object:
+        """All that the layout depends on beside the bytes."""
+        return self._kind, self._allowed
+
+    def _recall(self) -> UpdateLayout | None:
+        """The layout of a file that has the structure of an earlier one."""
+        found = recall(self._source, self._options())
+        if found is None:
+            return None
+        known, num_samples, data = found
+        layout: UpdateLayout = known.result
+        if num_samples is not None and num_samples != layout.num_samples:
+            if not 1 <= num_samples <= MAX_NUM_SAMPLES:
+                return None
+            layout = replace(layout, num_samples=num_samples)
+        self.findings = list(known.findings)
+        spans = [(offset, len(piece)) for offset, piece in known.pieces]
+        spans += [known.count_at] if known.count_at else []
+        self._recalled = [(at, data[at : at + nbytes]) for at, nbytes in sorted(spans)]
+        return layout
+
+    def structure(self) -> list[tuple[int, bytes]]:
+        """Every byte that was read outside payloads: (offset, bytes) in the order of the file."""
+        if self._recalled is not None:
+            return self._recalled
+        if self._header is None or self._machine is None:
+            return []
+        start = self._source.read_at(0, self._header.data_offset)
+        return [(0, start), *self._machine.stream.structure]
+
+    def partial(self, stopped_at: int | None) -> UpdateLayout | None:
+        """What was understood before a `Rejected`; None where not even the header was."""
+        if self._header is None:
+            return None
+        kind: Kind = self._kind or "update"
+        if self._machine is None:
+            protocol, writer = peek_refused(self._source, self._header.data_offset)
+            return UpdateLayout(
+                kind, None, (), self._source.nbytes, protocol, writer, None, stopped_at
+            )
+        outer, inner, _ = _open_lists(self._machine)
+        num_samples = outer[0] if outer and type(outer[0]) is int else None
+        arrays = [v for v in (*outer, *inner) if type(v) is ArrayLayout]
+        return self._layout(self._machine, kind, num_samples, arrays, stopped_at)
+
+    def where(self) -> str:
+        """The path that was being read when a `Rejected` was raised."""
+        if self._machine is None:
+            return ""
+        outer, inner, in_parameters = _open_lists(self._machine)
+        if in_parameters:
+            return f"parameters[{len(inner)}]"
+        if self._kind == "aggregate" and all(type(v) is ArrayLayout for v in outer):
+            return f"parameters[{len(outer)}]" if outer else ""
+        if self._machine.levels and not outer:
+            return "num_samples" if len(self._machine.levels) > 1 else ""
+        return "parameters" if outer else ""
+
+    # --- judging ---
+
+    def _report(
+        self, rule: rules.Rule, message: str, offset: int, where: str = "", hint: str | None = None
+    ) -> None:
+        self.findings.append(finding(rule, message, offset=offset, where=where, hint=hint))
+
+    def _layout(
+        self,
+        machine: SymbolicUnpickler,
+        kind: Kind,
+        num_samples: int | None,
+        parameters: Iterable[ArrayLayout],
+        stopped_at: int | None,
+    ) -> UpdateLayout:
+        parameters = tuple(parameters)
+        padded = bool(parameters) and machine.long_ones >= len(parameters)
+        writer = identify(
+            machine.stream.protocol,
+            machine.modules,
+            machine.dtype_arguments,
+            padded=padded and not machine.stream.framed and all(a.aligned for a in parameters),
+        )
+        return UpdateLayout(
+            kind,
+            num_samples,
+            parameters,
+            self._source.nbytes,
+            machine.stream.protocol,
+            writer,
+            loads_on(machine.modules) if machine.modules else None,
+            stopped_at,
+        )
+
+    def _judge_outer(self, outer: ObjectArray, offset: int) -> tuple[Kind, int | None, list[Pair]]:
+        """The kind, num_samples and what should be arrays."""
+        values = [value for value, _ in outer.pairs]
+        bare = len(outer.shape) == 1 and all(type(value) is ArrayLayout for value in values)
+        kind: Kind = self._kind or ("aggregate" if bare and values else "update")
+        if bare and values:
+            if kind == "update":
+                self._report(rules.BARE_AGGREGATE, f"{len(values):,} arrays and no count", offset)
+            return kind, None, outer.pairs
+        if outer.shape != (2,):
+            hint = _OUTER_HINTS.get(len(outer.shape))
+            self._report(rules.OUTER_SHAPE, f"shape {quoted(outer.shape)}", offset, hint=hint)
+            return kind, None, list(_arrays_in(outer.pairs))
+        num_samples = self._judge_num_samples(*outer.pairs[0])
+        return kind, num_samples, self._judge_parameters(*outer.pairs[1])
+
+    def _judge_num_samples(self, value: Any, offset: int) -> int | None:
+        where = "num_samples"
+        if type(value) is int:
+            if not 1 <= value <= MAX_NUM_SAMPLES:
+                self._report(rules.NUM_SAMPLES_RANGE, f"{value:,}", offset, where)
+            return value
+        hint = None
+        if type(value) is float and value.is_integer() and abs(value) <= MAX_NUM_SAMPLES:
+            hint = f"give it as a plain int: {int(value)}"
+        rule = _NUM_SAMPLES_RULES.get(type(value), rules.NUM_SAMPLES_TYPE)
+        self._report(rule, f"{describe(value)}", offset, where, hint)
+        return None
+
+    def _judge_parameters(self, value: Any, offset: int) -> list[Pair]:
+        where = "parameters"
+        if type(value) is PyTuple:
+            self._report(rules.PARAMETERS_TUPLE, f"a tuple of {len(value.values):,}", offset, where)
+        elif type(value) is not PyList:
+            hint = None
+            if type(value) is ObjectArray:
+                hint = "make it a list: list(parameters)"
+            self._report(rules.PARAMETERS_TYPE, describe(value), offset, where, hint)
+            return list(_arrays_in([(value, offset)]))
+        pairs = _pairs_of(value)
+        if not pairs:
+            self._report(rules.NO_PARAMETERS, "no array at all", offset, where)
+        return pairs
+
+    def _judge_items(self, items: list[Pair]) -> list[ArrayLayout]:
+        """Report each item that is no array that an update may hold; return all that are arrays."""
+        arrays = [value for value, _ in items]
+        if _all_usual(arrays):
+            return arrays
+        first: dict[int, int] = {}
+        for index, (value, offset) in enumerate(items):
+            where = f"parameters[{index}]"
+            earlier = first.setdefault(id(value), index)
+            if type(value) is not ArrayLayout:
+                rule = _ITEM_RULES.get(type(value), rules.NOT_AN_ARRAY)
+                self._report(rule, describe(value), offset, where)
+            elif earlier != index:
+                message = f"the same object as parameters[{earlier}]"
+                self._report(rules.SHARED_ARRAY, message, offset, where)
+            else:
+                self._judge_dtype(value, where)
+        return [value for value in arrays if type(value) is ArrayLayout]
+
+    def _judge_dtype(self, array: ArrayLayout, where: str) -> None:
+        rule = refusal(array.dtype)
+        if rule is None:
+            if array.dtype == "bool":
+                rule = rules.BOOL_ARRAY
+            elif array.dtype not in _FLOATS:
+                rule = rules.INTEGER_ARRAY
+        if rule is not None and array.dtype not in self._allowed:
+            message = f"{array.dtype} of shape {quoted(array.shape)}"
+            self._report(rule, message, array.offset, f"{where}.dtype")
+        if not array.nbytes:
+            self._report(
+                rules.EMPTY_ARRAY, f"shape {quoted(array.shape)}", array.offset, f"{where}.shape"
+            )
+
+
+_DTYPE = attrgetter("dtype")
+_NBYTES = attrgetter("nbytes")
+_FLOATS = frozenset({"float16", "float32", "float64"})
+
+_OUTER_HINTS = {
+    0: "the list was wrapped whole; assign the items: o = np.empty(2, object); "
+    "o[0] = num_samples; o[1] = arrays",
+    2: "np.array made rows and columns of the items; assign them: o = np.empty(2, object); "
+    "o[0] = num_samples; o[1] = arrays",
+}
+
+_NUM_SAMPLES_RULES = {
+    bool: rules.NUM_SAMPLES_BOOL,
+    float: rules.NUM_SAMPLES_FLOAT,
+    NumpyScalar: rules.NUM_SAMPLES_NUMPY_SCALAR,
+    ArrayLayout: rules.NUM_SAMPLES_ARRAY,
+    ObjectArray: rules.NUM_SAMPLES_ARRAY,
+}
+
+_ITEM_RULES = {
+    bool: rules.PYTHON_NUMBER,
+    int: rules.PYTHON_NUMBER,
+    float: rules.PYTHON_NUMBER,
+    NumpyScalar: rules.NUMPY_SCALAR,
+    ObjectArray: rules.OBJECT_DTYPE,
+}
+
+
+def _all_usual(values: list[Any]) -> bool:
+    """Whether nothing is to be said about these; map and set, for lists of thousands."""
+    return (
+        set(map(type, values)) <= {ArrayLayout}
+        and len(set(map(id, values))) == len(values)
+        and set(map(_DTYPE, values)) <= _FLOATS
+        and all(map(_NBYTES, values))
+    )
+
+
+def _arrays_in(pairs: Iterable[Pair]) -> Iterator[Pair]:
+    """The arrays among these values and one container deep, for files of another shape."""
+    for value, offset in pairs:
+        if type(value) is ArrayLayout:
+            yield value, offset
+        elif type(value) in (PyList, PyTuple, ObjectArray):
+            yield from (pair for pair in _pairs_of(value) if type(pair[0]) is ArrayLayout)
+
+
+def _pairs_of(value: PyList | PyTuple | ObjectArray) -> list[Pair]:
+    if isinstance(value, PyTuple):
+        return [(item, value.offset) for item in value.values]
+    return value.pairs
+
+
+def _open_lists(machine: SymbolicUnpickler) -> tuple[list[Any], list[Any], bool]:
+    """What an unfinished stream has so far.
+
+    Items of the outer list, items of the parameters, and whether the parameters were begun.
+    """
+    values = [value for level in (*machine.levels, machine.stack) for value, _ in level]
+    lists = [index for index, value in enumerate(values) if type(value) is PyList]
+    if not lists:
+        return [], [], False
+    outer_at = lists[0]
+    if len(lists) == 1:
+        return _finished([v for v, _ in values[outer_at].pairs] + values[outer_at + 1 :]), [], False
+    inner_at = lists[1]
+    outer = [v for v, _ in values[outer_at].pairs] + values[outer_at + 1 : inner_at]
+    inner = [v for v, _ in values[inner_at].pairs] + values[inner_at + 1 :]
+    return _finished(outer), _finished(inner), True
+
+
+def _finished(values: list[Any]) -> list[Any]:
+    """The values before the first that is still under construction."""
+    for index, value in enumerate(values):
+        if type(value) is PendingArray:
+            return values[:index]
+        if type(value) is Global:
+            return values[:index]
+    return values

@@ -1,0 +1,205 @@
+"""Opens, runs the stages, and gives a verdict as a `Report`.
+
+`check_*` never raises for bad content; `inspect_file` gives the layout alone. This is the only
+module that catches `Rejected`.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
+
+from bkformat.comparison import compare_layout
+from bkformat.errors import InvalidUpdateError
+from bkformat.findings import Finding, Rejected, Report, bounded
+from bkformat.layout import Kind, LayoutReader, UpdateLayout
+from bkformat.source import BytesSource, Source, open_file
+
+if TYPE_CHECKING:
+    from bkformat.schema import UpdateSchema
+
+__all__ = [
+    "Judged",
+    "check_bytes",
+    "check_file",
+    "check_kind",
+    "inspect_file",
+    "judge",
+    "source_of",
+]
+
+
+class Judged(NamedTuple):
+    """A report and the bytes outside payloads that it rests on, as (offset, bytes)."""
+
+    report: Report
+    structure: list[tuple[int, bytes]]
+
+
+def check_file(
+    path: str | os.PathLike[str],
+    *,
+    schema: UpdateSchema | None = None,
+    kind: Kind = "update",
+    values: bool = True,
+    strict: bool = False,
+    sha256: bool = False,
+    jobs: int = 1,
+    max_size: int | None = None,
+) -> Report:
+    """Judge a file; it is read by pread alone and nothing in it is executed.
+
+    Args:
+        path: a regular file; links are followed.
+        schema: what the receiver expects, beyond what every update must be.
+        kind: "update", or "aggregate" to accept an array of arrays without a count too.
+        values: look at every value for NaN and infinities.
+        strict: warnings make the file invalid too.
+        sha256: also give the digest of the file.
+        jobs: threads that look at the values of a large file.
+        max_size: bytes; a larger file is not judged.
+
+    Returns:
+        A report, for every content whatsoever.
+
+    Raises:
+        OSError: the file can't be opened or read, is no regular file, or is past `max_size`.
+        UpdateChangedError: the file was changed while it was judged (an `OSError` too).
+
+    >>> check_file("fixtures/valid/base-numpy-2.4.6-python-3.11.npy").valid
+    True
+    >>> check_file("fixtures/invalid/BK101-empty.npy").summary()
+    'BK101 empty-file: the file is empty'
+    """
+    check_kind(kind)
+    with open_file(path, max_size) as source:
+        return judge(source, schema, kind, values, strict, sha256, jobs).report
+
+
+def check_bytes(
+    data: bytes | bytearray | memoryview,
+    *,
+    schema: UpdateSchema | None = None,
+    kind: Kind = "update",
+    values: bool = True,
+    strict: bool = False,
+    sha256: bool = False,
+) -> Report:
+    """Judge a file that is already in memory; arguments as for `check_file`.
+
+    >>> check_bytes(b"").findings[0].code
+    'BK101'
+    """
+    check_kind(kind)
+    return judge(source_of(data), schema, kind, values, strict, sha256, 1).report
+
+
+def inspect_file(path: str | os.PathLike[str], *, kind: Kind | None = None) -> UpdateLayout:
+    """What a file says, without looking at any value.
+
+    Args:
+        path: a regular file; links are followed.
+        kind: "update" or "aggregate"; None takes an array of arrays alone for an aggregate.
+
+    Returns:
+        The layout of a file that was read to its end, valid or not.
+
+    Raises:
+        InvalidUpdateError: reading had to stop; `.report.layout` holds what was readable.
+        OSError: the file can't be opened or read, or is no regular file.
+    """
+    if kind is not None:
+        check_kind(kind)
+    with open_file(path) as source:
+        report = judge(source, None, kind, values=False).report
+    if report.layout is None or report.layout.stopped_at is not None:
+        raise InvalidUpdateError(report)
+    return report.layout
+
+
+def source_of(data: bytes | bytearray | memoryview) -> BytesSource:
+    """A source over a byte string; what could change later is copied."""
+    if not isinstance(data, (bytes, bytearray, memoryview)):
+        raise TypeError(f"bytes expected, not {type(data).__name__}")
+    return BytesSource(bytes(data))
+
+
+def check_kind(kind: object) -> None:
+    """Refuse a misspelt kind before any file is opened."""
+    if kind not in ("update", "aggregate"):
+        raise ValueError(f'kind is "update" or "aggregate", not {kind!r}')
+
+
+def judge(
+    source: Source,
+    schema: UpdateSchema | None = None,
+    kind: Kind | None = "update",
+    values: bool = True,
+    strict: bool = False,
+    sha256: bool = False,
+    jobs: int = 1,
+    *,
+    fast: bool = True,
+) -> Judged:
+    """Run all stages on a source; `fast` False leaves out every accelerator, for tests."""
+    reader = LayoutReader(
+        source,
+        kind=kind,
+        allow_complex=schema is not None and schema.allows_complex,
+        keep_structure=sha256,
+        fast=fast,
+    )
+    layout, findings = _read_layout(reader)
+    complete = layout is not None and layout.stopped_at is None
+    if layout is not None and complete and schema is not None:
+        findings += compare_layout(layout, schema)
+    values = values and complete
+    structure = reader.structure() if sha256 else []
+    digest = None
+    if sha256 or values:
+        found, digest = _judge_values(
+            source, structure if sha256 else None, layout, schema, values, jobs
+        )
+        findings += found
+    source.check_unchanged()
+    report = Report(
+        (layout.kind if layout else None) or kind or "update",
+        source.nbytes,
+        bounded(findings),
+        layout,
+        strict,
+        digest,
+        values,
+    )
+    return Judged(report, structure)
+
+
+def _read_layout(reader: LayoutReader) -> tuple[UpdateLayout | None, list[Finding]]:
+    try:
+        layout = reader.read()
+    except Rejected as rejected:
+        stop = rejected.finding
+        if not stop.where:
+            stop = replace(stop, where=reader.where())
+        return reader.partial(stop.offset), [*reader.findings, stop]
+    return layout, reader.findings
+
+
+def _judge_values(
+    source: Source,
+    structure: list[tuple[int, bytes]] | None,
+    layout: UpdateLayout | None,
+    schema: UpdateSchema | None,
+    values: bool,
+    jobs: int,
+) -> tuple[list[Finding], str | None]:
+    """The findings of stage 4, and the digest where `structure` asks for it."""
+    from bkformat.values import ValueRules, hash_and_judge, judge_values  # imports numpy
+
+    wanted = ValueRules(schema.finite, schema.max_abs) if schema else ValueRules()
+    arrays = layout.parameters if layout else ()
+    if structure is None:
+        return judge_values(source, arrays, wanted, jobs=jobs), None
+    digest, found = hash_and_judge(source, structure, arrays, wanted if values else None)
+    return found, digest

@@ -1,0 +1,1 @@
+"""Sends validated updates to BranchKey and receives aggregates (needs `bkformat[transport]`)."""
