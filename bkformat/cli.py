@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import threading
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -125,12 +126,12 @@ def validate(
     """
     from bkformat.files import expand, judge_paths
 
-    options |= {"kind": kind, "schema": _schema(schema, against)}
+    progress = _Progress(paths, wanted=not quiet)
+    options |= {"kind": kind, "schema": _schema(schema, against), "progress": progress.add}
     tally = Tally()
-    with _Progress(paths, wanted=not quiet) as progress:
-        outcomes = judge_paths(expand(paths), jobs=jobs, options=options)
-        entries = progress.follow(_complaining(outcomes))
-        _print(FORMATS[form](entries, tally, quiet))
+    outcomes = judge_paths(expand(paths), jobs=jobs, options=options)
+    entries = progress.follow(_complaining(outcomes))
+    _print(FORMATS[form](entries, tally, quiet))
     return tally.exit_code()
 
 
@@ -292,6 +293,9 @@ class _Progress:
 
     def __init__(self, paths: tuple[str, ...], *, wanted: bool) -> None:
         self._total = 0
+        self._bar: Any = None
+        self._finished = self._partly = 0
+        self._lock = threading.Lock()
         if wanted and sys.stderr.isatty() and "-" not in paths:
             from bkformat.files import measure
 
@@ -299,19 +303,26 @@ class _Progress:
             if files >= _LONG_FILES or nbytes >= _LONG_NBYTES:
                 self._total = nbytes
 
-    def __enter__(self) -> _Progress:
-        return self
+    def add(self, nbytes: int) -> None:
+        """So many bytes more of the current file were read."""
+        with self._lock:
+            self._partly += nbytes
+            self._show()
 
-    def __exit__(self, *_: object) -> None:
-        """Nothing is left open."""
+    def _show(self) -> None:
+        if self._bar is not None:
+            self._bar.update(self._finished + self._partly - self._bar.pos)
 
     def follow(self, entries: Iterable[Entry]) -> Iterable[Entry]:
+        """The entries, once all are there; without a bar, one by one."""
         if not self._total:
             return entries
         done: list[Entry] = []
-        with click.progressbar(length=self._total, label="judging", file=sys.stderr) as bar:
+        with click.progressbar(length=self._total, label="judging", file=sys.stderr) as self._bar:
             for entry in entries:
                 done.append(entry)
                 if not isinstance(entry.outcome, OSError):
-                    bar.update(entry.outcome.nbytes)
+                    self._finished += entry.outcome.nbytes
+                self._partly = 0
+                self._show()
         return done

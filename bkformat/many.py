@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +44,7 @@ def check_many(
     sha256: bool = False,
     jobs: int = 1,
     max_size: int | None = None,
+    progress: Callable[[int], None] | None = None,
 ) -> Iterator[tuple[Path, Outcome]]:
     """Judge files one after another, or by the workers of an executor.
 
@@ -59,6 +60,7 @@ def check_many(
         jobs: with more than 1, files of 64 MiB and more are judged in this process, by so many
             threads each; the executor takes the others.
         max_size: as for `check_file`.
+        progress: as for `check_file`, for the files that are judged in this process.
 
     Yields:
         (path, report) in the order of the input, or (path, OSError) for a file that could not be
@@ -69,17 +71,18 @@ def check_many(
         "schema": schema, "kind": kind, "values": values, "strict": strict, "sha256": sha256,
         "max_size": max_size,
     }  # fmt: skip
+    here = {**options, "jobs": jobs, "progress": progress}
     if executor is None:
-        return ((path, _outcome(path, {**options, "jobs": jobs})) for path in paths)
-    return _through(executor, paths, options, jobs)
+        return ((path, _outcome(path, here)) for path in paths)
+    return _through(executor, paths, options, here)
 
 
 def _through(
-    executor: Executor, paths: Iterable[Path], options: dict[str, Any], jobs: int
+    executor: Executor, paths: Iterable[Path], options: dict[str, Any], here: dict[str, Any]
 ) -> Iterator[tuple[Path, Outcome]]:
     """Hand out chunks ahead of need; large files wait for their turn and are judged here."""
     waiting: deque[tuple[list[Path], Future[list[Outcome]] | None]] = deque()
-    chunks = _chunks(paths, jobs)
+    chunks = _chunks(paths, here["jobs"])
     try:
         while True:
             for chunk, large in islice(chunks, _IN_FLIGHT - len(waiting)):
@@ -88,7 +91,7 @@ def _through(
                 return
             chunk, future = waiting.popleft()
             if future is None:
-                yield chunk[0], _outcome(chunk[0], {**options, "jobs": jobs})
+                yield chunk[0], _outcome(chunk[0], here)
             else:
                 yield from zip(chunk, _result(future, len(chunk)), strict=True)
     finally:

@@ -33,7 +33,7 @@ _LONGEST_HEAD = 256
 """Bytes of a record up to its payload, with room to spare: 32 dimensions take 160."""
 
 _WINDOW = 1 << 16
-"""Bytes looked at in one go; a record that is longer takes the slow path."""
+"""Bytes looked at in one go; payloads that reach past them are stepped over."""
 
 _DIM = rb"(?:K.|M..|J...[\x00-\x7f])"
 _SHAPE = rb"(\)|" + _DIM + rb"{1,3}[\x85-\x87]|\(" + _DIM + rb"{4,32}t)"
@@ -202,12 +202,8 @@ class RecordReader:
         end = stream.limit(window)
         match, new = self._match, tuple.__new__  # half the time of ArrayLayout(...)
         specs, pairs, puts = self._specs, run.pairs, self._puts
-        width, code, indexes, tail_at = (
-            puts.width,
-            puts.code,
-            puts.head.unpack_from,
-            puts.tail.unpack_from,
-        )
+        width, code = puts.width, puts.code
+        indexes, tail_at = puts.head.unpack_from, puts.tail.unpack_from
         tail_nbytes, from_bytes = puts.tail.size, int.from_bytes
         keep = stream.structure.append if stream.keeps_structure else None
         slot, opcodes = run.stop, 0

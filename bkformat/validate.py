@@ -7,6 +7,7 @@ module that catches `Rejected`.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -47,6 +48,7 @@ def check_file(
     sha256: bool = False,
     jobs: int = 1,
     max_size: int | None = None,
+    progress: Callable[[int], None] | None = None,
 ) -> Report:
     """Judge a file; it is read by pread alone and nothing in it is executed.
 
@@ -59,6 +61,7 @@ def check_file(
         sha256: also give the digest of the file.
         jobs: threads that look at the values of a large file.
         max_size: bytes; a larger file is not judged.
+        progress: called now and then with the bytes that were read since; from any thread.
 
     Returns:
         A report, for every content whatsoever.
@@ -74,7 +77,7 @@ def check_file(
     """
     check_kind(kind)
     with open_file(path, max_size) as source:
-        return judge(source, schema, kind, values, strict, sha256, jobs).report
+        return judge(source, schema, kind, values, strict, sha256, jobs, progress).report
 
 
 def check_bytes(
@@ -139,6 +142,7 @@ def judge(
     strict: bool = False,
     sha256: bool = False,
     jobs: int = 1,
+    progress: Callable[[int], None] | None = None,
     *,
     fast: bool = True,
 ) -> Judged:
@@ -159,7 +163,7 @@ def judge(
     digest = None
     if sha256 or values:
         found, digest = _judge_values(
-            source, structure if sha256 else None, layout, schema, values, jobs
+            source, structure if sha256 else None, layout, schema, values, jobs, progress
         )
         findings += found
     source.check_unchanged()
@@ -193,13 +197,16 @@ def _judge_values(
     schema: UpdateSchema | None,
     values: bool,
     jobs: int,
+    progress: Callable[[int], None] | None,
 ) -> tuple[list[Finding], str | None]:
     """The findings of stage 4, and the digest where `structure` asks for it."""
-    from bkformat.values import ValueRules, hash_and_judge, judge_values  # imports numpy
+    from bkformat.values import FINITE, ValueRules, hash_and_judge, judge_values  # imports numpy
 
-    wanted = ValueRules(schema.finite, schema.max_abs) if schema else ValueRules()
+    wanted = ValueRules(schema.finite, schema.max_abs) if schema else FINITE
     arrays = layout.parameters if layout else ()
     if structure is None:
-        return judge_values(source, arrays, wanted, jobs=jobs), None
-    digest, found = hash_and_judge(source, structure, arrays, wanted if values else None)
+        return judge_values(source, arrays, wanted, jobs=jobs, progress=progress), None
+    digest, found = hash_and_judge(
+        source, structure, arrays, wanted if values else None, progress=progress
+    )
     return found, digest

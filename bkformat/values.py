@@ -15,7 +15,7 @@ import hashlib
 import math
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -29,15 +29,27 @@ from bkformat.errors import UpdateChangedError
 from bkformat.findings import Finding, finding, quoted
 from bkformat.source import Source
 
-__all__ = ["BLOCK", "ValueRules", "hash_and_judge", "judge_values", "new_block", "read_blocks"]
+__all__ = [
+    "BLOCK",
+    "FINITE",
+    "ValueRules",
+    "hash_and_judge",
+    "judge_values",
+    "new_block",
+    "read_blocks",
+]
 
 BLOCK = 1 << 22
 """Bytes read at a time: past this, reading gets no faster."""
+
+_SMALL = 1 << 16
+"""Bytes of an array that is read in one go."""
 
 _SEGMENT = 8 * BLOCK
 """Bytes that one thread takes at a time."""
 
 _PARTS = {"complex64": "float32", "complex128": "float64"}
+Progress = Callable[[int], None]
 _FLOATS = frozenset({"float16", "float32", "float64", *_PARTS})
 _DTYPES: dict[str, np.dtype[Any]] = {
     name: np.dtype(_PARTS.get(name, name)).newbyteorder("<") for name in ITEMSIZES if name != "bool"
@@ -62,6 +74,9 @@ class ValueRules:
         if not array.nbytes or array.dtype not in _DTYPES:
             return False
         return self.max_abs is not None or (self.finite and array.dtype in _FLOATS)
+
+
+FINITE = ValueRules()
 
 
 class _Tally:
@@ -137,7 +152,12 @@ def new_block(nbytes: int) -> np.ndarray[Any, Any]:
 
 
 def judge_values(
-    source: Source, arrays: Sequence[ArrayLayout], wanted: ValueRules, *, jobs: int = 1
+    source: Source,
+    arrays: Sequence[ArrayLayout],
+    wanted: ValueRules,
+    *,
+    jobs: int = 1,
+    progress: Progress | None = None,
 ) -> list[Finding]:
     """Look at every value of every array.
 
@@ -146,6 +166,7 @@ def judge_values(
         arrays: as the layout has them; one that stands there twice is looked at once.
         wanted: what is asked of the values.
         jobs: threads that read and judge; both let go of the GIL.
+        progress: called with the bytes read since, from any thread; not for small arrays.
 
     Returns:
         BK401, BK402 and BK506, in the order of the arrays.
@@ -154,26 +175,47 @@ def judge_values(
         UpdateChangedError: the file was cut short meanwhile.
     """
     tallies = _tallies(arrays, wanted)
+    small = [tally for tally in tallies if tally.array.nbytes <= _SMALL]
+    _judge_small(source, small)
+    if len(small) < len(tallies):
+        _judge_large(source, [t for t in tallies if t.array.nbytes > _SMALL], jobs, progress)
+    return [found for tally in tallies for found in tally.findings()]
+
+
+def _judge_small(source: Source, tallies: Sequence[_Tally]) -> None:
+    """One read an array: for thousands of small ones, setting up is what costs."""
+    with np.errstate(all="ignore"):
+        for tally in tallies:
+            offset, nbytes = tally.array.offset, tally.array.nbytes
+            tally.add(np.frombuffer(source.read_at(offset, nbytes), np.uint8), 0)
+
+
+def _judge_large(
+    source: Source, tallies: Sequence[_Tally], jobs: int, progress: Progress | None
+) -> None:
     segments = deque(
         (tally, start, min(start + _SEGMENT, tally.array.nbytes))
         for tally in tallies
         for start in range(0, tally.array.nbytes, _SEGMENT)
     )
-    if not segments:
-        return []
     largest = max(stop - start for _, start, stop in segments)
     if jobs == 1 or sum(tally.array.nbytes for tally in tallies) <= _SEGMENT:
-        _judge_segments(source, segments, largest)
-    else:
-        with ThreadPoolExecutor(jobs) as pool:
-            for done in [
-                pool.submit(_judge_segments, source, segments, largest) for _ in range(jobs)
-            ]:
-                done.result()
-    return [found for tally in tallies for found in tally.findings()]
+        _judge_segments(source, segments, largest, progress)
+        return
+    with ThreadPoolExecutor(jobs) as pool:
+        parts = [
+            pool.submit(_judge_segments, source, segments, largest, progress) for _ in range(jobs)
+        ]
+        for part in parts:
+            part.result()
 
 
-def _judge_segments(source: Source, segments: deque[tuple[_Tally, int, int]], largest: int) -> None:
+def _judge_segments(
+    source: Source,
+    segments: deque[tuple[_Tally, int, int]],
+    largest: int,
+    progress: Progress | None,
+) -> None:
     """Take segments, none of more than `largest` bytes, until none is left."""
     block = new_block(largest)
     with np.errstate(all="ignore"):
@@ -184,6 +226,8 @@ def _judge_segments(source: Source, segments: deque[tuple[_Tally, int, int]], la
                 return
             for at, part in read_blocks(source, tally.array.offset, start, stop, block):
                 tally.add(part, at)
+                if progress is not None:
+                    progress(len(part))
 
 
 def read_blocks(
@@ -214,6 +258,8 @@ def hash_and_judge(
     structure: Iterable[tuple[int, bytes]],
     arrays: Sequence[ArrayLayout],
     wanted: ValueRules | None,
+    *,
+    progress: Progress | None = None,
 ) -> tuple[str, list[Finding]]:
     """Hash the whole file, and judge values from the very buffers that are hashed.
 
@@ -223,6 +269,7 @@ def hash_and_judge(
             are compared with what stands there now.
         arrays: as the layout has them.
         wanted: what is asked of the values; None if they are not to be looked at.
+        progress: called with the bytes read since.
 
     Returns:
         The SHA-256 in hexadecimal, and the findings of `judge_values`.
@@ -243,6 +290,8 @@ def hash_and_judge(
                 digest.update(part.data)
                 for tally in at_offset.get(position, ()):
                     tally.add(part, at)
+                if progress is not None:
+                    progress(len(part))
             current = source.read_at(offset, len(piece))
             if current != piece:
                 raise UpdateChangedError(errno.EIO, "the file was changed while it was judged")
