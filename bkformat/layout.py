@@ -10,7 +10,7 @@ all there is to mend.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, Literal
 
@@ -19,8 +19,8 @@ from bkformat.arrays import ArrayLayout
 from bkformat.dtypes import COMPLEX_DTYPES, refusal
 from bkformat.findings import Finding, Rejected, finding, quoted
 from bkformat.npy import NpyHeader, read_header
-from bkformat.recall import MAX_NBYTES, recall, remember
-from bkformat.source import Source
+from bkformat.recall import MAX_NBYTES, Recalled, recall, remember
+from bkformat.source import BytesSource, Source
 from bkformat.symbolic import SymbolicUnpickler
 from bkformat.symbols import (
     Global,
@@ -95,7 +95,7 @@ class LayoutReader:
         self._kind = kind
         self._allowed = COMPLEX_DTYPES if allow_complex else frozenset()
         self._fast = fast
-        self._recalled: list[tuple[int, bytes]] | None = None
+        self._pieces: list[tuple[int, bytes]] = []
         self._header: NpyHeader | None = None
         self._machine: SymbolicUnpickler | None = None
 
@@ -105,14 +105,18 @@ class LayoutReader:
         Raises:
             Rejected: BK1xx, BK2xx, and BK3xx where nothing after the breach can be trusted.
         """
-        small = self._fast and self._source.nbytes <= MAX_NBYTES
-        if small and (recalled := self._recall()) is not None:
-            return recalled
-        self._header = header = read_header(self._source)
+        source = self._source
+        small = self._fast and source.nbytes <= MAX_NBYTES
+        if small:
+            data = source.read_at(0, source.nbytes)
+            if (recalled := recall(data, self._options())) is not None:
+                return self._recalled(data, recalled)
+            source = BytesSource(data)
+        self._header = header = read_header(source)
         self._machine = machine = SymbolicUnpickler(
-            self._source,
+            source,
             header.data_offset,
-            keep_structure=self._keep_structure or small,
+            keep_structure=self._keep_structure,
             fast=self._fast,
         )
         root, offset = machine.run()
@@ -125,41 +129,38 @@ class LayoutReader:
             self._report(rules.HEADER_SHAPE, message, offset)
         kind, num_samples, items = self._judge_outer(root, offset)
         layout = self._layout(machine, kind, num_samples, self._judge_items(items), None)
-        if small and not any(found.severity == rules.ERROR for found in self.findings):
+        # Whether a file is canonical depends on where its payloads lie, so it is read every time.
+        if small and not self.findings and layout.writer != "canonical":
             count_at = None if num_samples is None else root.pairs[0][1]
-            pieces = self.structure()
-            remember(
-                self._source, self._options(), machine, pieces, count_at, layout, self.findings
-            )
+            remember(data, header.data_offset, self._options(), count_at, layout)
         return layout
 
     def _options(self) -> object:
         """All that the layout depends on beside the bytes."""
         return self._kind, self._allowed
 
-    def _recall(self) -> UpdateLayout | None:
+    def _recalled(self, data: bytes, recalled: Recalled) -> UpdateLayout:
         """The layout of a file that has the structure of an earlier one."""
-        found = recall(self._source, self._options())
-        if found is None:
-            return None
-        known, num_samples, data = found
-        layout: UpdateLayout = known.result
-        if num_samples is not None and num_samples != layout.num_samples:
-            if not 1 <= num_samples <= MAX_NUM_SAMPLES:
-                return None
-            layout = replace(layout, num_samples=num_samples)
-        self.findings = list(known.findings)
-        spans = [(offset, len(piece)) for offset, piece in known.pieces]
-        spans += [known.count_at] if known.count_at else []
-        self._recalled = [(at, data[at : at + nbytes]) for at, nbytes in sorted(spans)]
-        return layout
+        position = 0
+        for array in recalled.parameters:
+            self._pieces.append((position, data[position : array.offset]))
+            position = array.offset + array.nbytes
+        self._pieces.append((position, data[position:]))
+        like: UpdateLayout = recalled.layout
+        return UpdateLayout(
+            like.kind,
+            recalled.num_samples,
+            recalled.parameters,
+            len(data),
+            like.protocol,
+            like.writer,
+            like.loads_on,
+        )
 
     def structure(self) -> list[tuple[int, bytes]]:
         """Every byte that was read outside payloads: (offset, bytes) in the order of the file."""
-        if self._recalled is not None:
-            return self._recalled
         if self._header is None or self._machine is None:
-            return []
+            return self._pieces
         start = self._source.read_at(0, self._header.data_offset)
         return [(0, start), *self._machine.stream.structure]
 
@@ -212,7 +213,7 @@ class LayoutReader:
             machine.stream.protocol,
             machine.modules,
             machine.dtype_arguments,
-            padded=padded and not machine.stream.framed and all(a.aligned for a in parameters),
+            padded=padded and not machine.stream.frames and all(a.aligned for a in parameters),
         )
         return UpdateLayout(
             kind,

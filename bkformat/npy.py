@@ -32,10 +32,11 @@ _MAGIC = b"\x93NUMPY"
 _LENGTH_BYTES = {b"\x01\x00": 2, b"\x02\x00": 4, b"\x03\x00": 4}
 _OBJECT_DESCRS = ("'|O'", "'|O8'")
 
+_DIM = r"(?:0|[1-9]\d{0,18})"
 _HEADER = re.compile(
     r"\{'descr': (?P<descr>'[^'\\]{1,64}'|\[.{0,3800}\]), "
     r"'fortran_order': (?P<fortran>False|True), "
-    r"'shape': \((?P<shape>|\d{1,19},|\d{1,19}(?:, \d{1,19}){1,63})\), \} *\n",
+    rf"'shape': \((?P<shape>|{_DIM},|{_DIM}(?:, {_DIM}){{1,63}})\), \}} *\n",
     re.ASCII,
 )
 

@@ -126,14 +126,14 @@ class OpcodeStream:
         opcodes: how many were read.
         opcode_budget: how many may be read; grows with each array that is finished.
         frame_end: offset at which the current frame ends, 0 outside frames.
-        framed: whether any frame was seen.
+        frames: how many frames were seen, not counting those that a fast path stepped into.
         keeps_structure: whether `structure` is kept.
         structure: the bytes outside spans so far, as (offset, bytes), in the order of the file.
     """
 
     __slots__ = (
         "_base", "_buffer", "_cut", "_index", "_nbytes", "_source", "_table", "_window",
-        "frame_end", "framed", "keeps_structure", "opcode_budget", "opcodes", "protocol",
+        "frame_end", "frames", "keeps_structure", "opcode_budget", "opcodes", "protocol",
         "structure",
     )  # fmt: skip
 
@@ -148,7 +148,7 @@ class OpcodeStream:
         self._window = _SMALLEST_WINDOW
         self.structure: list[tuple[int, bytes]] = []
         self.frame_end = 0
-        self.framed = False
+        self.frames = 0
         self.opcodes = 0
         self.opcode_budget = OPCODES_AT_FIRST
         self.protocol = self._read_protocol()
@@ -336,7 +336,7 @@ class OpcodeStream:
             message = f"a frame of {length:,} bytes with {left:,} left"
             self._reject(rules.FRAME_PAST_END, offset, message)
         self.frame_end = self.offset + length
-        self.framed = True
+        self.frames += 1
 
     def _read_protocol(self) -> int:
         offset = self.offset

@@ -25,7 +25,7 @@ from bkformat.allowed import ALLOWED_GLOBALS, refuse_global
 from bkformat.arrays import ArrayLayout, judge_shape
 from bkformat.dtypes import parse_dtype, refusal
 from bkformat.findings import Rejected, quoted
-from bkformat.records import RecordReader, Run
+from bkformat.records import NO_PUT, Names, RecordReader, Run
 from bkformat.rules import Rule
 from bkformat.source import Source
 from bkformat.stream import OPCODES_PER_ARRAY, OpcodeStream, Span, op
@@ -69,7 +69,6 @@ class SymbolicUnpickler:
         stack: the current one, pairs of value and offset.
         dtype_arguments: those seen: "bool" for (False, True), "int" for (0, 1).
         modules: the numpy modules that were named.
-        typecodes: offsets of the bytes that were read as typecodes.
         long_ones: how often 1 was written as LONG1, as the canonical form does for alignment.
     """
 
@@ -81,12 +80,12 @@ class SymbolicUnpickler:
         self.stack: list[Pair] = []
         self.dtype_arguments: set[str] = set()
         self.modules: set[str] = set()
-        self.typecodes: list[int] = []
         self.long_ones = 0
         self._source = source
         self._fast = fast
         self._memo: list[Any] = []
         self._memo_entries = 0
+        self._entries_at_array = 0
         self._put_code = 0
         self._previous = 0
         self._used_payloads: set[int] = set()
@@ -316,13 +315,19 @@ class SymbolicUnpickler:
         self.stack.append((reducer(self, arguments.values, offset), start))
 
     def _reconstruct(self, values: tuple[Any, ...], offset: int) -> PendingArray:
-        subtype, shape, typecode = values if len(values) == 3 else (None, None, None)
-        zero = type(shape) is PyTuple and _same(shape.values, (0,))
-        ndarray = type(subtype) is Global and subtype.role == "ndarray"
-        if not ndarray or not zero or not self._is_typecode(typecode):
+        if not self._are_arguments(values):
             message = "_reconstruct is called with other arguments than (ndarray, (0,), b'b')"
             self._reject(rules.UNEXPECTED_STRUCTURE, offset, message)
         return PendingArray()
+
+    def _are_arguments(self, values: tuple[Any, ...]) -> bool:
+        """Whether these are (ndarray, (0,), b"b")."""
+        if len(values) != 3:
+            return False
+        subtype, shape, typecode = values
+        zero = type(shape) is PyTuple and _same(shape.values, (0,))
+        ndarray = type(subtype) is Global and subtype.role == "ndarray"
+        return ndarray and zero and self._is_typecode(typecode)
 
     def _is_typecode(self, value: Any) -> bool:
         if value is self._typecode:
@@ -332,7 +337,6 @@ class SymbolicUnpickler:
         if self._source.read_at(value.offset, 1) != b"b":
             return False
         self._typecode = value
-        self.typecodes.append(value.offset)
         return True
 
     def _dtype(self, values: tuple[Any, ...], offset: int) -> DType:
@@ -417,18 +421,22 @@ class SymbolicUnpickler:
 
     def _read_records(self) -> None:
         """Read the records that follow the array just built, while they are of the usual form."""
+        wrote, self._entries_at_array = (
+            self._memo_entries - self._entries_at_array,
+            self._memo_entries,
+        )
         if self._memo_entries != len(self._memo) or len(self.stack) >= MAX_ITEMS - 1:
             return
-        reader = self._reader()
+        reader = self._reader(self._put_code if wrote else NO_PUT)
         if reader is None:
             return
-        pairs = reader.read_run(self.stream, self._memo, MAX_ITEMS - 1 - len(self.stack))
-        self.stack += pairs
-        self.stream.opcode_budget += OPCODES_PER_ARRAY * len(pairs)
-        self._memo_entries = len(self._memo)
+        run = reader.read_run(self.stream, self._memo, MAX_ITEMS - 1 - len(self.stack))
+        self.stack += run.pairs
+        self.stream.opcode_budget += OPCODES_PER_ARRAY * len(run.pairs)
+        self.long_ones += run.long_ones
+        self._memo_entries = self._entries_at_array = len(self._memo)
 
-    def _reader(self) -> RecordReader | None:
-        put = self._put_code
+    def _reader(self, put: int) -> RecordReader | None:
         if put == op.BINPUT and len(self._memo) > 255:
             put = op.LONG_BINPUT
         if put not in self._records:
@@ -438,19 +446,29 @@ class SymbolicUnpickler:
     def _make_reader(self, put: int) -> RecordReader | None:
         """A reader for records like the one just read, if their names stand in the memo."""
         slots: dict[str, int] = {}
-        arguments: dict[int, PyTuple] = {}
+        zero = arguments = None
         for slot, value in enumerate(self._memo[:256]):
             if type(value) is Global:
                 slots.setdefault(value.role, slot)
             elif type(value) is Span and value is self._typecode:
                 slots.setdefault("typecode", slot)
-            elif type(value) is PyTuple and len(value.values) in (1, 3):
-                arguments.setdefault(len(value.values), value)
-        names = ("reconstruct", "ndarray", "typecode")
-        if not put or any(name not in slots for name in names) or len(arguments) < 2:
+            elif type(value) is PyTuple and _same(value.values, (0,)):
+                zero = zero or value
+            elif type(value) is PyTuple and self._are_arguments(value.values):
+                slots.setdefault("arguments", slot)
+                arguments = arguments or value
+        if "reconstruct" not in slots:
             return None
-        reconstruct, ndarray, typecode = (slots[name] for name in names)
-        return RecordReader((reconstruct, ndarray, typecode), (arguments[1], arguments[3]), put)
+        fetched = slots.get("arguments") if put == NO_PUT else None
+        if fetched is None and not {"ndarray", "typecode"} <= slots.keys():
+            return None
+        if put != NO_PUT and (zero is None or arguments is None):
+            return None
+        empty = PyTuple((), 1, 0)  # never asked for where nothing is written to the memo
+        names = Names(
+            slots["reconstruct"], slots.get("ndarray", 0), slots.get("typecode", 0), fetched
+        )
+        return RecordReader(names, (zero or empty, arguments or empty), put)
 
 
 def _same(values: tuple[Any, ...], expected: tuple[Any, ...]) -> bool:

@@ -2,7 +2,8 @@
 
 Payloads are read once, in aligned blocks of 4 MiB, and each block is tested whole:
 
-    float32/64   dot(x, x) is finite only if every x is (it may overflow: then x is looked at)
+    float32      dot(x, x) is finite only if every x is (it may overflow: then x is looked at)
+    float64      so is the sum
     float16      the largest bit pattern, signed and unsigned, lies below those of infinity and NaN
 
 Only a block that fails is looked at one by one. numpy is first imported here.
@@ -130,8 +131,10 @@ def _all_finite(values: np.ndarray[Any, Any]) -> bool:
     if values.dtype.itemsize == 2:
         signed, unsigned = values.view(np.int16), values.view(np.uint16)
         return bool(signed.max() < 0x7C00 and unsigned.max() < 0xFC00)
-    # A sum of squares never cancels: one NaN or infinity stays to the end.
-    return math.isfinite(values.dot(values)) or bool(np.isfinite(values).all())
+    # Neither sum can come out finite once it met a NaN or an infinity. Not dot for float64: BLAS
+    # hands long vectors to threads of its own, which stall where the cores are busy.
+    total = values.dot(values) if values.dtype.itemsize == 4 else np.add.reduce(values)
+    return math.isfinite(total) or bool(np.isfinite(values).all())
 
 
 def _unravel(position: int, array: ArrayLayout) -> list[int]:
