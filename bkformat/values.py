@@ -83,7 +83,17 @@ FINITE = ValueRules()
 class _Tally:
     """What was found in one array so far; blocks come in any order and from any thread."""
 
-    __slots__ = ("_counts", "_dtype", "_finite", "_first", "_index", "_lock", "_max_abs", "array")
+    __slots__ = (
+        "_bounds",
+        "_counts",
+        "_dtype",
+        "_finite",
+        "_first",
+        "_index",
+        "_lock",
+        "_max_abs",
+        "array",
+    )
 
     def __init__(self, index: int, array: ArrayLayout, wanted: ValueRules) -> None:
         self.array = array
@@ -91,6 +101,7 @@ class _Tally:
         self._finite = wanted.finite and array.dtype in _FLOATS
         self._max_abs = wanted.max_abs
         self._dtype = _DTYPES[array.dtype]
+        self._bounds = None if wanted.max_abs is None else _within(wanted.max_abs, self._dtype)
         self._counts: dict[str, int] = {}
         self._first: dict[str, int] = {}
         self._lock = threading.Lock()
@@ -101,10 +112,10 @@ class _Tally:
         if self._finite and not _all_finite(values):
             self._note(rules.NAN.code, np.isnan(values), start)
             self._note(rules.INFINITY.code, np.isinf(values), start)
-        bound = self._max_abs
         # Compared on both sides, since abs() of the smallest integer is negative; NaN passes.
-        if bound is not None:
-            self._note(rules.VALUE_BOUND.code, (values > bound) | (values < -bound), start)
+        if self._bounds is not None:
+            least, greatest = self._bounds
+            self._note(rules.VALUE_BOUND.code, (values < least) | (values > greatest), start)
 
     def _note(self, code: str, hits: np.ndarray[Any, Any], start: int) -> None:
         count = int(np.count_nonzero(hits))
@@ -124,6 +135,21 @@ class _Tally:
             offset = array.offset + first * self._dtype.itemsize
             where = f"parameters[{self._index}]"
             yield finding(rules.RULES[code], message, offset=offset, where=where)
+
+
+def _within(bound: float, dtype: np.dtype[Any]) -> tuple[Any, Any]:
+    """The least and the greatest value of `dtype` that are not past `bound` in magnitude.
+
+    A bound of another type would be rounded when compared, or widen the values to itself.
+    """
+    if dtype.kind in "iu":
+        limits, whole = np.iinfo(dtype), math.floor(bound)
+        return dtype.type(max(-whole, limits.min)), dtype.type(min(whole, limits.max))
+    with np.errstate(over="ignore"):
+        greatest = dtype.type(bound)
+    if float(greatest) > bound:
+        greatest = np.nextafter(greatest, dtype.type(0))
+    return -greatest, greatest
 
 
 def _all_finite(values: np.ndarray[Any, Any]) -> bool:
