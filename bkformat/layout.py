@@ -129,8 +129,8 @@ class LayoutReader:
             self._report(rules.HEADER_SHAPE, message, offset)
         kind, num_samples, items = self._judge_outer(root, offset)
         layout = self._layout(machine, kind, num_samples, self._judge_items(items), None)
-        # Whether a file is canonical depends on where its payloads lie, so it is read every time.
-        if small and not self.findings and layout.writer != "canonical":
+        # Whether a padded file is canonical depends on where its payloads lie: it is always read.
+        if small and not self.findings and not machine.long_ones:
             count_at = None if num_samples is None else root.pairs[0][1]
             remember(data, header.data_offset, self._options(), count_at, layout)
         return layout
@@ -265,7 +265,7 @@ class LayoutReader:
                 hint = "make it a list: list(parameters)"
             self._report(rules.PARAMETERS_TYPE, describe(value), offset, where, hint)
             return list(_arrays_in([(value, offset)]))
-        pairs = _pairs_of(value)
+        pairs = _pairs_of(value, offset)
         if not pairs:
             self._report(rules.NO_PARAMETERS, "no array at all", offset, where)
         return pairs
@@ -349,12 +349,13 @@ def _arrays_in(pairs: Iterable[Pair]) -> Iterator[Pair]:
         if type(value) is ArrayLayout:
             yield value, offset
         elif type(value) in (PyList, PyTuple, ObjectArray):
-            yield from (pair for pair in _pairs_of(value) if type(pair[0]) is ArrayLayout)
+            yield from (pair for pair in _pairs_of(value, offset) if type(pair[0]) is ArrayLayout)
 
 
-def _pairs_of(value: PyList | PyTuple | ObjectArray) -> list[Pair]:
+def _pairs_of(value: PyList | PyTuple | ObjectArray, offset: int) -> list[Pair]:
+    """The items of a container; those of a tuple stand where the tuple does."""
     if isinstance(value, PyTuple):
-        return [(item, value.offset) for item in value.values]
+        return [(item, offset) for item in value.values]
     return value.pairs
 
 

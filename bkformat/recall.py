@@ -170,6 +170,8 @@ def _find_holes(
     for index, (code, argument, offset) in enumerate(tokens):
         if offset == count_at and code in _INT_WIDTHS:
             holes.append((offset + 1, _INT_WIDTHS[code], "count"))
+        elif code == op.EMPTY_LIST:
+            shape = None  # what came before is the outer array's own
         elif code == op.MARK:
             shape = _literal_shape(tokens[index + 1 : index + _LONGEST_SHAPE]) or shape
         elif type(argument) is Span and argument.offset in payloads:

@@ -179,11 +179,11 @@ class Run:
             slots = [6 if found.shape else 5 for found, _ in self.pairs]
             self._starts = list(accumulate(slots, initial=self.start))
         record = bisect_right(self._starts, index) - 1
-        found, offset = self.pairs[record]
+        found, _ = self.pairs[record]
         span = Span(found.offset, found.nbytes)
-        shape = PyTuple(found.shape, 1, offset)
+        shape = PyTuple(found.shape, 1)
         state = (1, shape, self._dtypes[found.dtype], found.order == "F", span)
-        values = [*self._arguments, found, shape, span, PyTuple(state, 2, offset)]
+        values = [*self._arguments, found, shape, span, PyTuple(state, 2)]
         if not found.shape:
             values.remove(shape)
         return values[index - self._starts[record]]

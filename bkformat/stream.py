@@ -33,7 +33,7 @@ __all__ = ["OpcodeStream", "Span", "Window", "op"]
 
 MAX_TEXT = 256
 MAX_GLOBAL_LINE = 128
-OPCODES_AT_FIRST = 200_000
+OPCODES_AT_FIRST = 100_000
 OPCODES_PER_ARRAY = 64
 """numpy writes 23 opcodes an array, 47 with a new dtype; 32 dimensions add 32."""
 

@@ -181,7 +181,9 @@ class SymbolicUnpickler:
 
     def _tuple(self, _: None, offset: int) -> None:
         pairs = self._pop_mark(offset)
-        self._push_tuple(tuple([value for value, _ in pairs]), offset)
+        values = tuple([value for value, _ in pairs])
+        offsets = tuple([at for _, at in pairs])
+        self.stack.append((PyTuple(values, self._depth_around(values, offset), offsets), offset))
 
     def _tuple1(self, _: None, offset: int) -> None:
         self._push_tuple((self._pop(offset),), offset)
@@ -196,10 +198,10 @@ class SymbolicUnpickler:
         self._push_tuple((self._pop(offset), middle, last), offset)
 
     def _empty_tuple(self, _: None, offset: int) -> None:
-        self.stack.append((PyTuple((), 1, offset), offset))
+        self.stack.append((PyTuple((), 1), offset))
 
     def _push_tuple(self, values: tuple[Any, ...], offset: int) -> None:
-        found = PyTuple(values, self._depth_around(values, offset), offset)
+        found = PyTuple(values, self._depth_around(values, offset))
         self.stack.append((found, offset))
 
     def _empty_list(self, _: None, offset: int) -> None:
@@ -371,7 +373,7 @@ class SymbolicUnpickler:
         if type(target) is DType:
             target.name = _judge_dtype_state(target, state.values, offset)
             return
-        target.built = built = self._judge_array_state(state.values, offset)
+        target.built = built = self._judge_array_state(state, offset)
         self.stack[-1] = (built, self.stack[-1][1])
         if type(built) is ArrayLayout:
             if len(self.stack) > MAX_ITEMS:
@@ -380,13 +382,15 @@ class SymbolicUnpickler:
             if self._fast:
                 self._read_records()
 
-    def _judge_array_state(self, values: tuple[Any, ...], offset: int) -> ArrayLayout | ObjectArray:
+    def _judge_array_state(self, state: PyTuple, offset: int) -> ArrayLayout | ObjectArray:
+        values = state.values
         if len(values) != 5 or not _same(values[:1], (1,)):
             self._reject(rules.ARRAY_STATE, offset, "the state of an array is not of numpy's form")
         _, shape, dtype, fortran, payload = values
         if type(shape) is not PyTuple or type(dtype) is not DType:
             self._reject(rules.ARRAY_STATE, offset, "the state of an array is not of numpy's form")
-        nbytes = judge_shape(shape.values, dtype.parsed.itemsize, shape.offset)
+        shape_at = state.offsets[1] if state.offsets else offset
+        nbytes = judge_shape(shape.values, dtype.parsed.itemsize, shape_at)
         if type(fortran) is not bool:
             self._reject(rules.FORTRAN_FLAG, offset, f"{describe(fortran)} as Fortran flag")
         if fortran and len(shape.values) < 2:
@@ -464,7 +468,7 @@ class SymbolicUnpickler:
             return None
         if put != NO_PUT and (zero is None or arguments is None):
             return None
-        empty = PyTuple((), 1, 0)  # never asked for where nothing is written to the memo
+        empty = PyTuple((), 1)  # never asked for where nothing is written to the memo
         names = Names(
             slots["reconstruct"], slots.get("ndarray", 0), slots.get("typecode", 0), fetched
         )

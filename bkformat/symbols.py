@@ -61,14 +61,17 @@ class PendingArray:
 
 
 class PyTuple:
-    """A tuple: its values, how deeply containers nest in it, and the offset of its opcode."""
+    """A tuple: its values, how deeply containers nest in it, and where its items were pushed.
 
-    __slots__ = ("depth", "offset", "values")
+    Only a tuple that was opened by MARK, as a state is, knows the offsets of its items.
+    """
 
-    def __init__(self, values: tuple[Any, ...], depth: int, offset: int) -> None:
+    __slots__ = ("depth", "offsets", "values")
+
+    def __init__(self, values: tuple[Any, ...], depth: int, offsets: tuple[int, ...] = ()) -> None:
         self.values = values
         self.depth = depth
-        self.offset = offset
+        self.offsets = offsets
 
 
 class PyList:

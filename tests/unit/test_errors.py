@@ -1,0 +1,48 @@
+"""The exceptions: their tree, and that they survive pickling between processes."""
+
+from __future__ import annotations
+
+import errno
+import pickle
+
+import pytest
+
+from bkformat import (
+    BkFormatError,
+    InvalidSchemaError,
+    InvalidUpdateError,
+    Report,
+    UpdateChangedError,
+    check_bytes,
+)
+
+
+def test_tree() -> None:
+    for kind in (InvalidUpdateError, InvalidSchemaError, UpdateChangedError):
+        assert issubclass(kind, BkFormatError)
+    assert issubclass(UpdateChangedError, OSError)
+    assert not issubclass(InvalidUpdateError, (OSError, ValueError))
+
+
+def test_invalid_update_carries_its_report() -> None:
+    report = check_bytes(b"")
+    error = InvalidUpdateError(report)
+    assert error.report is report
+    assert str(error) == "BK101 empty-file: the file is empty"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        InvalidUpdateError(Report("update", 0)),
+        InvalidSchemaError("dtypes: no"),
+        UpdateChangedError(errno.EIO, "cut short"),
+        UpdateChangedError("changed"),
+    ],
+)
+def test_errors_can_be_pickled(error: Exception) -> None:
+    copy = pickle.loads(pickle.dumps(error))
+    assert type(copy) is type(error)
+    assert copy.args == error.args
+    assert str(copy) == str(error)
+    assert getattr(copy, "errno", None) == getattr(error, "errno", None)

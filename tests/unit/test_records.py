@@ -1,0 +1,114 @@
+"""The fast path reads what it should: the tests of its results are properties of both paths."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from bkformat import records
+from bkformat.arrays import ArrayLayout
+from bkformat.records import RecordReader, Run
+from bkformat.source import BytesSource
+from bkformat.stream import Span
+from bkformat.symbolic import SymbolicUnpickler
+from bkformat.symbols import DType, PyTuple
+
+from .files import asm
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many records each run read."""
+    lengths: list[int] = []
+    read_run = RecordReader.read_run
+
+    def counting(self: RecordReader, *arguments: Any) -> Run:
+        run = read_run(self, *arguments)
+        lengths.append(len(run.pairs))
+        return run
+
+    monkeypatch.setattr(RecordReader, "read_run", counting)
+    return lengths
+
+
+def machine(root: Any, form: Any, *, frames: bool = False) -> SymbolicUnpickler:
+    stream = form.stream(root, frames=frames).data
+    found = SymbolicUnpickler(BytesSource(stream), 0)
+    found.run()
+    return found
+
+
+@pytest.mark.parametrize(
+    "form", [asm.C, asm.D, asm.E, asm.CANONICAL], ids=["C", "D", "E", "canonical"]
+)
+@pytest.mark.parametrize("frames", [False, True])
+def test_all_but_the_first_array_are_read_in_runs(
+    form: Any, frames: bool, counted: list[int]
+) -> None:
+    """An accelerator that is never taken would pass every other test."""
+    frames = frames and form.protocol == 4
+    arrays = [form.array((at % 5 + 1, 3), "f4", fortran=asm.TRUE) for at in range(900)]
+    machine(form.update(*arrays), form, frames=frames)
+    assert sum(counted) >= 890
+
+
+@pytest.mark.parametrize("form", [asm.D, asm.E], ids=["D", "E"])
+def test_payloads_past_the_window_are_stepped_over(form: Any, counted: list[int]) -> None:
+    arrays = [form.array((100, 200), "f8") for _ in range(12)]
+    machine(form.update(*arrays), form, frames=form is asm.E)
+    assert sum(counted) >= 10
+
+
+def test_no_more_than_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    arrays = [asm.E.array((2,)) for _ in range(30)]
+    stream = asm.E.stream(asm.list_of(*arrays), frames=False).data
+    found = SymbolicUnpickler(BytesSource(stream), 0)
+    read_run = RecordReader.read_run
+    lengths = []
+
+    def limited(self: RecordReader, stream: Any, memo: Any, room: int) -> Run:
+        run = read_run(self, stream, memo, min(room, 4))
+        lengths.append(len(run.pairs))
+        return run
+
+    monkeypatch.setattr(RecordReader, "read_run", limited)
+    root, _ = found.run()
+    assert len(root.pairs) == 30
+    assert set(lengths) <= {4, 0}
+    assert len(lengths) >= 6
+
+
+def test_run_resolves_every_slot() -> None:
+    dtype = DType("f4", records.ITEMSIZES)  # type: ignore[arg-type]
+    arguments = (PyTuple((0,), 1), PyTuple(("args",), 2))
+    run = Run(10, arguments, {"float32": dtype})
+    matrix = ArrayLayout("float32", (2, 3), "F", 500, 24)
+    scalar = ArrayLayout("float32", (), "C", 600, 4)
+    run.pairs += [(matrix, 450), (scalar, 560), (matrix._replace(offset=700), 650)]
+    assert run.resolve(10) is arguments[0]
+    assert run.resolve(11) is arguments[1]
+    assert run.resolve(12) is matrix
+    assert run.resolve(13).values == (2, 3)
+    assert run.resolve(14) == Span(500, 24)
+    state = run.resolve(15)
+    assert (state.values[0], state.values[2:]) == (1, (dtype, True, Span(500, 24)))
+    assert (state.values[1].values, state.depth) == ((2, 3), 2)
+    # An array without dimensions has no tuple of them in the memo.
+    assert run.resolve(18) is scalar
+    assert run.resolve(19) == Span(600, 4)
+    assert run.resolve(20).values[1].values == ()
+    assert run.resolve(23).offset == 700
+
+
+def test_dimensions_of_every_width() -> None:
+    decode = records._decode_shape
+    assert decode(b")") == ()
+    assert decode(b"K\x05\x85") == (5,)
+    assert decode(b"K\x05M\x01\x01\x86") == (5, 257)
+    assert decode(b"K\x00J\xff\xff\xff\x7fK\x02\x87") == (0, 2**31 - 1, 2)
+    assert decode(b"(K\x01K\x02K\x03K\x04t") == (1, 2, 3, 4)
+    # The slow path says what is wrong with these.
+    assert decode(b"K\x05\x86") is None
+    assert decode(b"K\x05K\x05\x85") is None
+    assert decode(b"J\xff\xff\xff\x7fJ\xff\xff\xff\x7fK\x02\x87") is None
