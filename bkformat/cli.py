@@ -188,7 +188,11 @@ def _inferred(path: str) -> UpdateSchema:
 def inspect(
     paths: tuple[str, ...], schema: str | None, kind: Kind | None, stats: bool, form: str
 ) -> int:
-    """Show what update files hold, and who wrote them, as far as they are readable."""
+    """Show what update files hold and who wrote them.
+
+    A refused file is described as far as it was readable. A PATH may be a folder or - (standard
+    input). Values are read for --stats alone.
+    """
     from bkformat.files import expand, inspect_paths
     from bkformat.inspection import inspect_json, inspect_text
 
@@ -212,7 +216,10 @@ def inspect(
 @click.argument("file", required=False, metavar="[FILE]")
 @click.option("--json-schema", is_flag=True, help="Print the JSON Schema of schema files.")
 def schema(file: str | None, json_schema: bool) -> int:
-    """Print the schema that an update or aggregate FILE fits exactly."""
+    """Print the schema that a FILE fits exactly.
+
+    FILE is an update or aggregate, or - for standard input.
+    """
     if json_schema == (file is not None):
         raise click.UsageError("give either a FILE or --json-schema")
     if json_schema:
@@ -264,7 +271,10 @@ def rules(form: str) -> None:
 @cli.command()
 @click.argument("code")
 def explain(code: str) -> None:
-    """Explain one rule, given by its code or name: what, why, an example, how to fix."""
+    """Explain one rule: what, why, an example, how to fix.
+
+    CODE is a code such as BK203, or a name such as foreign-global.
+    """
     from bkformat.rules import RULES
 
     rule = RULES.get(code.upper()) or next((r for r in RULES.values() if r.name == code), None)

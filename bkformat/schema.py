@@ -131,7 +131,7 @@ def load_schema(path: str | os.PathLike[str]) -> UpdateSchema:
 def _first_trouble(exc: ValidationError) -> str:
     errors = exc.errors(include_url=False, include_context=False, include_input=False)
     where = "".join(f"[{at}]" if isinstance(at, int) else f".{at}" for at in errors[0]["loc"])
-    message = quoted(errors[0]["msg"])[1:-1]
+    message = ascii(errors[0]["msg"])[1:-1][:300]  # pydantic's words, with at most a short value
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
     where = quoted(where.lstrip("."))[1:-1]
     return f"{where}: {message}{more}" if where else f"{message}{more}"
