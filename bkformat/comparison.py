@@ -8,6 +8,7 @@ shifted, some are transposed.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bkformat import rules
@@ -21,12 +22,17 @@ if TYPE_CHECKING:
 __all__ = ["compare_layout"]
 
 
-def compare_layout(layout: UpdateLayout, schema: UpdateSchema) -> list[Finding]:
-    """Every mismatch between what a file says and what a schema expects (BK501 to BK505, BK507)."""
+def compare_layout(
+    layout: UpdateLayout, schema: UpdateSchema, *, positions: bool = True
+) -> list[Finding]:
+    """Every mismatch between what a file says and what a schema expects (BK501 to BK505, BK507).
+
+    `positions` False leaves out what compares arrays by position, where they have none yet.
+    """
     found = [*_file_size(layout, schema), *_num_samples(layout, schema)]
     if schema.dtypes is not None:
         found += _allowed_dtypes(layout.parameters, schema.dtypes)
-    if schema.parameters is not None:
+    if positions and schema.parameters is not None:
         found += _parameters(layout.parameters, schema.parameters)
     return found
 
@@ -68,6 +74,8 @@ def _parameters(arrays: Sequence[ArrayLayout], specs: Sequence[ArraySpec]) -> li
         found.append(finding(rules.PARAMETER_COUNT, message, where="parameters", hint=hint))
     for index, (array, spec) in enumerate(zip(arrays, specs, strict=False)):
         found += _mismatches(index, array, spec, hint)
+    if hint is not None:  # what is wrong with the whole is said once
+        found[1:] = [replace(mismatch, hint=None) for mismatch in found[1:]]
     return found
 
 

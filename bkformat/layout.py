@@ -77,6 +77,8 @@ class LayoutReader:
 
     Attributes:
         findings: breaches that did not stop the reader.
+        positions: where in the list each array stands, if other items stand between them.
+        comparable: whether the arrays stand where a schema's would.
     """
 
     def __init__(
@@ -91,6 +93,8 @@ class LayoutReader:
         """`kind` None takes an object array of arrays alone for an aggregate, else an update."""
         self._keep_structure = keep_structure
         self.findings: list[Finding] = []
+        self.positions: list[int] = []
+        self.comparable = True
         self._source = source
         self._kind = kind
         self._allowed = COMPLEX_DTYPES if allow_complex else frozenset()
@@ -238,6 +242,7 @@ class LayoutReader:
         if outer.shape != (2,):
             hint = _OUTER_HINTS.get(len(outer.shape))
             self._report(rules.OUTER_SHAPE, f"shape {quoted(outer.shape)}", offset, hint=hint)
+            self.comparable = False
             return kind, None, list(_arrays_in(outer.pairs))
         num_samples = self._judge_num_samples(*outer.pairs[0])
         return kind, num_samples, self._judge_parameters(*outer.pairs[1])
@@ -264,6 +269,7 @@ class LayoutReader:
             if type(value) is ObjectArray:
                 hint = "make it a list: list(parameters)"
             self._report(rules.PARAMETERS_TYPE, describe(value), offset, where, hint)
+            self.comparable = False
             return list(_arrays_in([(value, offset)]))
         pairs = _pairs_of(value, offset)
         if not pairs:
@@ -287,7 +293,10 @@ class LayoutReader:
                 self._report(rules.SHARED_ARRAY, message, offset, where)
             else:
                 self._judge_dtype(value, where)
-        return [value for value in arrays if type(value) is ArrayLayout]
+        kept = [index for index, value in enumerate(arrays) if type(value) is ArrayLayout]
+        if len(kept) < len(arrays):
+            self.positions, self.comparable = kept, False
+        return [arrays[index] for index in kept]
 
     def _judge_dtype(self, array: ArrayLayout, where: str) -> None:
         rule = refusal(array.dtype)

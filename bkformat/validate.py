@@ -7,6 +7,7 @@ module that catches `Rejected`.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
@@ -157,7 +158,7 @@ def judge(
     layout, findings = _read_layout(reader)
     complete = layout is not None and layout.stopped_at is None
     if layout is not None and complete and schema is not None:
-        findings += compare_layout(layout, schema)
+        findings += _placed(compare_layout(layout, schema, positions=reader.comparable), reader)
     values = values and complete
     structure = reader.structure() if sha256 else []
     digest = None
@@ -165,7 +166,7 @@ def judge(
         found, digest = _judge_values(
             source, structure if sha256 else None, layout, schema, values, jobs, progress
         )
-        findings += found
+        findings += _placed(found, reader)
     source.check_unchanged()
     report = Report(
         (layout.kind if layout else None) or kind or "update",
@@ -177,6 +178,21 @@ def judge(
         values,
     )
     return Judged(report, structure)
+
+
+_ARRAY = re.compile(r"parameters\[(\d+)\]")
+
+
+def _placed(findings: list[Finding], reader: LayoutReader) -> list[Finding]:
+    """The findings with the positions that the arrays have in a list that holds other items too."""
+    positions = reader.positions
+    if not positions:
+        return findings
+
+    def moved(match: re.Match[str]) -> str:
+        return f"parameters[{positions[int(match[1])]}]"
+
+    return [replace(found, where=_ARRAY.sub(moved, found.where)) for found in findings]
 
 
 def _read_layout(reader: LayoutReader) -> tuple[UpdateLayout | None, list[Finding]]:

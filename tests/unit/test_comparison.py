@@ -41,6 +41,10 @@ def told(found: list[Finding]) -> list[tuple[str, str]]:
 
 
 def hints(found: list[Finding]) -> set[str | None]:
+    """The hints; what explains all mismatches at once is said with the first alone."""
+    first, *others = found
+    if all(finding.hint is None for finding in others):
+        return {first.hint}
     return {finding.hint for finding in found}
 
 

@@ -155,3 +155,17 @@ def test_max_size(path: Path) -> None:
     assert check_file(path, max_size=size).valid
     with pytest.raises(OSError, match="past the limit"):
         check_file(path, max_size=size - 1)
+
+
+def test_positions_are_those_of_the_list_where_other_items_stand_in_it(tmp_path: Path) -> None:
+    items = [1.5, np.array([np.nan], "f4"), 2.5, np.zeros(2, "i8")]
+    outer = np.empty(2, object)
+    outer[0], outer[1] = 7, items
+    np.save(tmp_path / "update.npy", outer, allow_pickle=True)
+    report = check_file(tmp_path / "update.npy")
+    assert [(found.code, found.where) for found in report.findings] == [
+        ("BK316", "parameters[0]"),
+        ("BK316", "parameters[2]"),
+        ("BK601", "parameters[3].dtype"),
+        ("BK401", "parameters[1]"),
+    ]
