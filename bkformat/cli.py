@@ -69,7 +69,7 @@ def main(arguments: list[str] | None = None) -> None:
     except (click.Abort, KeyboardInterrupt):
         _complain("interrupted")
         code = 130
-    except BrokenPipeError:
+    except (BrokenPipeError, _PipeClosed):
         # Whoever read our output has had enough; nothing may be written at exit either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 2
@@ -80,6 +80,10 @@ def main(arguments: list[str] | None = None) -> None:
         _complain(f"internal error, please report it: {type(exc).__name__}: {printable(str(exc))}")
         code = 2
     sys.exit(code)
+
+
+class _PipeClosed(Exception):  # noqa: N818  (no error: the reader has had enough)
+    """Standard output was closed; click would end a BrokenPipeError with 1, which means refused."""
 
 
 def _complain(message: str) -> None:
@@ -94,8 +98,12 @@ def _print(pieces: Iterable[str]) -> None:
     """Write what a renderer yields, whatever the terminal's encoding can show."""
     with contextlib.suppress(AttributeError, ValueError):
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    for piece in pieces:
-        sys.stdout.write(piece)
+    try:
+        for piece in pieces:
+            sys.stdout.write(piece)
+        sys.stdout.flush()
+    except BrokenPipeError as exc:
+        raise _PipeClosed from exc
 
 
 # --- validate --------------------------------------------------------------------------------
@@ -126,13 +134,20 @@ def validate(
     """
     from bkformat.files import expand, judge_paths
 
+    if [*paths, against].count("-") > 1:
+        raise click.UsageError("standard input (-) can be read only once")
     progress = _Progress(paths, wanted=not quiet)
-    options |= {"kind": kind, "schema": _schema(schema, against), "progress": progress.add}
+    options |= {"kind": kind, "progress": progress.add}
+    options["schema"] = _schema(schema, against, values=options["values"])
     tally = Tally()
-    outcomes = judge_paths(expand(paths), jobs=jobs, options=options)
+    outcomes = judge_paths(expand(paths, _skipped), jobs=jobs, options=options)
     entries = progress.follow(_complaining(outcomes))
     _print(FORMATS[form](entries, tally, quiet))
     return tally.exit_code()
+
+
+def _skipped(path: str) -> None:
+    _complain(f"{printable(path)}: skipped, links in folders are not followed; name it to judge it")
 
 
 def _complaining(entries: Iterable[Entry]) -> Iterator[Entry]:
@@ -143,13 +158,15 @@ def _complaining(entries: Iterable[Entry]) -> Iterator[Entry]:
         yield entry
 
 
-def _schema(path: str | None, against: str | None) -> UpdateSchema | None:
+def _schema(
+    path: str | None, against: str | None = None, *, values: bool = True
+) -> UpdateSchema | None:
     from bkformat.errors import InvalidSchemaError
 
     if path is not None and against is not None:
         raise click.UsageError("--schema and --against exclude each other")
     if against is not None:
-        return _inferred(against)
+        return _inferred(against, values=values)
     if path is None:
         return None
     from bkformat.schema import load_schema
@@ -160,19 +177,18 @@ def _schema(path: str | None, against: str | None) -> UpdateSchema | None:
         raise click.ClickException(printable(str(exc))) from exc
 
 
-def _inferred(path: str) -> UpdateSchema:
-    from bkformat.errors import InvalidUpdateError
+def _inferred(path: str, *, values: bool) -> UpdateSchema:
+    """The schema of a reference file, which must be valid itself."""
+    from bkformat.files import source_at
     from bkformat.schema import infer_schema
-    from bkformat.validate import inspect_file
+    from bkformat.validate import judge
 
-    try:
-        return infer_schema(inspect_file(path))
-    except InvalidUpdateError as exc:
-        message = f"{printable(path)} gives no schema: {exc}"
-        raise click.ClickException(message) from exc
-    except ValueError as exc:
-        message = f"{printable(path)} gives no schema: {printable(str(exc))}"
-        raise click.ClickException(message) from exc
+    with source_at(path) as source:
+        report = judge(source, None, None, values).report
+    if not report.valid or report.layout is None:
+        message = f"{printable(path)} gives no schema: {printable(report.summary())}"
+        raise click.ClickException(message)
+    return infer_schema(report.layout)
 
 
 # --- inspect ---------------------------------------------------------------------------------
@@ -197,7 +213,7 @@ def inspect(
     from bkformat.inspection import inspect_json, inspect_text
 
     tally = Tally()
-    items = inspect_paths(expand(paths), schema=_schema(schema, None), kind=kind, stats=stats)
+    items = inspect_paths(expand(paths, _skipped), schema=_schema(schema), kind=kind, stats=stats)
     renderer = inspect_json if form == "json" else inspect_text
 
     def complaining() -> Iterator[Any]:
@@ -234,7 +250,7 @@ def schema(file: str | None, json_schema: bool) -> int:
     from bkformat.validate import judge
 
     with source_at(file or "") as source:
-        report = judge(source, None, None, values=False).report
+        report = judge(source, None, None).report
     if not report.valid or report.layout is None:
         _refuse(file or "", report)
         return 1
@@ -336,3 +352,7 @@ class _Progress:
                 self._partly = 0
                 self._show()
         return done
+
+
+if __name__ == "__main__":
+    main()

@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from bkformat.inspection import Inspected
@@ -28,28 +28,38 @@ STDIN = "-"
 _SPOOL_BLOCK = 1 << 20
 
 
-def expand(paths: Iterable[str]) -> Iterator[str | Entry]:
+def expand(
+    paths: Iterable[str], skipped: Callable[[str], None] = lambda _: None
+) -> Iterator[str | Entry]:
     """Each path, a folder as every .npy file below it; trouble on the way as an entry.
 
-    Links inside folders are not followed.
+    Links inside folders are not followed; `skipped` is told of each.
     """
     for path in paths:
         if path != STDIN and os.path.isdir(path):
-            yield from _walk(path)
+            yield from _walk(path, skipped)
         else:
             yield path
 
 
-def _walk(folder: str) -> Iterator[str | Entry]:
+def _walk(folder: str, skipped: Callable[[str], None]) -> Iterator[str | Entry]:
     trouble: list[OSError] = []
     found = False
     for parent, folders, names in os.walk(folder, onerror=trouble.append):
         folders.sort()
         for name in sorted(names):
             path = os.path.join(parent, name)
-            if name.endswith(".npy") and not os.path.islink(path):
-                found = True
-                yield path
+            if not name.lower().endswith(".npy"):
+                continue
+            if os.path.islink(path):
+                skipped(path)
+                continue
+            found = True
+            yield path
+        for name in folders:
+            path = os.path.join(parent, name)
+            if os.path.islink(path):
+                skipped(path)
         while trouble:
             error = trouble.pop(0)
             found = True

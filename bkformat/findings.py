@@ -56,6 +56,8 @@ class Report:
         strict: whether a warning makes the file invalid too.
         sha256: hexadecimal digest of the file, where asked for.
         values_checked: whether every value was looked at.
+        omitted_errors: errors that are not listed; the last finding of their rule counts them.
+        omitted_warnings: the same for warnings.
     """
 
     kind: str
@@ -65,11 +67,23 @@ class Report:
     strict: bool = False
     sha256: str | None = None
     values_checked: bool = False
+    omitted_errors: int = 0
+    omitted_warnings: int = 0
 
     @property
     def valid(self) -> bool:
         """True when nothing found makes the file invalid."""
         return not any(self.strict or found.severity == ERROR for found in self.findings)
+
+    @property
+    def num_errors(self) -> int:
+        """Errors found, those that are not listed included."""
+        return sum(f.severity == ERROR for f in self.findings) + self.omitted_errors
+
+    @property
+    def num_warnings(self) -> int:
+        """Warnings found, those that are not listed included."""
+        return sum(f.severity != ERROR for f in self.findings) + self.omitted_warnings
 
     def summary(self) -> str:
         """One line: "valid", or the first finding that counts and how many more there are."""
@@ -77,7 +91,8 @@ class Report:
         if not against:
             return "valid"
         first = against[0]
-        more = f" (and {len(against) - 1:,} more)" if len(against) > 1 else ""
+        others = self.num_errors + (self.num_warnings if self.strict else 0) - 1
+        more = f" (and {others:,} more)" if others else ""
         where = f"{first.where}: " if first.where else ""
         return f"{first.code} {first.name}: {where}{first.message}{more}"
 

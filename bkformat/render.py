@@ -82,8 +82,7 @@ def _text(entries: Iterable[Entry], tally: Tally, quiet: bool) -> Iterator[str]:
 
 
 def _verdict(report: Report) -> str:
-    warnings = sum(found.severity != ERROR for found in report.findings)
-    errors = len(report.findings) - warnings
+    errors, warnings = report.num_errors, report.num_warnings
     counts = [_plural(errors, "error")] if errors else []
     counts += [_plural(warnings, "warning")] if warnings else []
     if not report.valid:

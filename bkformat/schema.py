@@ -141,8 +141,13 @@ def infer_schema(layout: UpdateLayout) -> UpdateSchema:
     """The schema that a file with this layout fits exactly: dtype and shape of each array.
 
     Raises:
+        TypeError: this is no layout, but a path perhaps.
         ValueError: the layout was not read to its end, or has an array that no update may hold.
     """
+    if not isinstance(layout, UpdateLayout):
+        raise TypeError(
+            f"a layout, as inspect_file gives it, is wanted, not {type(layout).__name__}"
+        )
     if layout.stopped_at is not None:
         raise ValueError("the layout was not read to its end")
     allowed = ITEMSIZES.keys()

@@ -16,6 +16,7 @@ from bkformat.comparison import compare_layout
 from bkformat.errors import InvalidUpdateError
 from bkformat.findings import Finding, Rejected, Report, bounded
 from bkformat.layout import Kind, LayoutReader, UpdateLayout
+from bkformat.rules import ERROR
 from bkformat.source import BytesSource, Source, open_file
 
 if TYPE_CHECKING:
@@ -135,6 +136,15 @@ def check_kind(kind: object) -> None:
         raise ValueError(f'kind is "update" or "aggregate", not {kind!r}')
 
 
+def _check_schema(schema: object) -> None:
+    """Say what to do with a path or a dict, which are natural guesses."""
+    if schema is not None and not hasattr(schema, "allows_complex"):
+        raise TypeError(
+            f"schema is an UpdateSchema, not {type(schema).__name__}; "
+            "use load_schema(path) or UpdateSchema.model_validate(dict)"
+        )
+
+
 def judge(
     source: Source,
     schema: UpdateSchema | None = None,
@@ -148,6 +158,7 @@ def judge(
     fast: bool = True,
 ) -> Judged:
     """Run all stages on a source; `fast` False leaves out every accelerator, for tests."""
+    _check_schema(schema)
     reader = LayoutReader(
         source,
         kind=kind,
@@ -168,16 +179,27 @@ def judge(
         )
         findings += _placed(found, reader)
     source.check_unchanged()
+    listed = bounded(findings)
     report = Report(
         (layout.kind if layout else None) or kind or "update",
         source.nbytes,
-        bounded(findings),
+        listed,
         layout,
         strict,
         digest,
         values,
+        *_omitted(findings, listed),
     )
     return Judged(report, structure)
+
+
+def _omitted(findings: list[Finding], listed: tuple[Finding, ...]) -> tuple[int, int]:
+    """Errors and warnings that were left out of a report."""
+    if len(findings) == len(listed):
+        return 0, 0
+    errors = [sum(found.severity == ERROR for found in some) for some in (findings, listed)]
+    omitted = len(findings) - len(listed)
+    return errors[0] - errors[1], omitted - (errors[0] - errors[1])
 
 
 _ARRAY = re.compile(r"parameters\[(\d+)\]")

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 
 from bkformat.cli import main
@@ -113,6 +114,8 @@ def test_max_size_is_trouble_not_a_verdict(run: Callable[..., Run]) -> None:
         ["schema"],
         ["schema", "--json-schema", VALID],
         ["schema", "missing.npy"],
+        ["validate", "-", "-"],
+        ["validate", "--against", "-", "-"],
         ["nonsense"],
     ],
 )
@@ -140,6 +143,11 @@ def test_folder_is_walked_and_links_are_not(run: Callable[..., Run], tmp_path: P
     paths = [Path(file["path"]).relative_to(tmp_path) for file in json.loads(done.out)["files"]]
     assert paths == [Path("1.npy"), Path("b/deep/2.npy")]
     assert done.code == 0
+    # Not in silence: whoever keeps updates behind links must not take this for a verdict on them.
+    assert [line.split(": skipped")[0] for line in done.err.splitlines()] == [
+        f"bkformat: {tmp_path / 'link.npy'}",
+        f"bkformat: {tmp_path / 'b' / 'up'}",
+    ]
 
 
 def test_a_link_that_is_named_is_followed(run: Callable[..., Run], tmp_path: Path) -> None:
@@ -337,11 +345,36 @@ def test_evil_schema_keys(run: Callable[..., Run], tmp_path: Path) -> None:
 # --- a terminal, a pipe, an interruption -----------------------------------------------------
 
 
-def test_closed_pipe_is_quiet() -> None:
-    command = f"{sys.executable} -m bkformat validate {FIXTURES / 'invalid'} | head -n 1"
-    done = subprocess.run(command, shell=True, capture_output=True, check=False)  # noqa: S602
+def test_closed_pipe_is_quiet_and_no_verdict() -> None:
+    command = f"{sys.executable} -m bkformat validate {FIXTURES / 'invalid'} | head -n 1; "
+    command += "echo ${PIPESTATUS[0]}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, check=False)
     assert done.stderr == b""
-    assert done.stdout.count(b"\n") == 1
+    assert done.stdout.splitlines()[1:] == [b"2"]
+
+
+def test_module_of_the_command_line_runs_it() -> None:
+    command = [sys.executable, "-m", "bkformat.cli", "validate", NAN]
+    assert subprocess.run(command, capture_output=True, check=False).returncode == 1
+
+
+def test_a_reference_must_be_valid_itself(run: Callable[..., Run], tmp_path: Path) -> None:
+    for refused in (NAN, PROTOCOL_2, str(FIXTURES / "invalid" / "BK307-false-protocol-4.npy")):
+        done = run("validate", "--against", refused, VALID)
+        assert (done.code, done.out) == (2, "")
+        assert "gives no schema: BK" in done.err
+    assert run("schema", NAN).code == 1
+    assert child("validate", "--against", "-", VALID, data=Path(VALID).read_bytes()).code == 0
+
+
+def test_counts_include_what_is_not_listed(run: Callable[..., Run], tmp_path: Path) -> None:
+    outer = np.empty(2, object)
+    outer[0], outer[1] = 1, [np.zeros(1, ">f4") for _ in range(250)]
+    path = tmp_path / "update.npy"
+    np.save(path, outer, allow_pickle=True)
+    lines = run("validate", str(path)).out.splitlines()
+    assert lines[0].endswith("invalid (250 errors)")
+    assert lines[-1].strip() == "and 150 more big-endian findings"
 
 
 def test_progress_bar_on_a_terminal_alone(tmp_path: Path) -> None:

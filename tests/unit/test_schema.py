@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from pydantic import ValidationError
@@ -162,3 +162,13 @@ def test_json_schema_describes_every_key() -> None:
     assert set(described["properties"]) == set(UpdateSchema.model_fields)
     assert described["additionalProperties"] is False
     assert described["required"] == ["version"]
+
+
+def test_natural_guesses_are_told_what_to_do() -> None:
+    wrong: Any = "model.json"
+    with pytest.raises(TypeError, match="load_schema"):
+        check_bytes(b"", schema=wrong)
+    with pytest.raises(TypeError, match="load_schema"):
+        check_bytes(b"", schema=cast(Any, {"version": 1}))
+    with pytest.raises(TypeError, match="inspect_file"):
+        infer_schema(cast(Any, "aggregate.npy"))
