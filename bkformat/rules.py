@@ -481,7 +481,7 @@ NUM_SAMPLES_NUMPY_SCALAR = _rule(
     "num-samples-numpy-scalar",
     what="num_samples is a numpy scalar, not a Python int.",
     why="Its fixed width overflows in sums, such as int32 times a count, and readers refuse it.",
-    example="num_samples = np.int64(1329), or labels.size of a numpy result",
+    example="num_samples = np.int64(1329), or counts.sum() of a numpy array",
     fix="make it a plain int: int(num_samples)",
     source=_SERVICE,
 )
