@@ -12,6 +12,7 @@ with the file, and nothing may be left over. Whatever does not fit is read from 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from math import prod
 from typing import Any, Literal, NamedTuple
@@ -26,7 +27,8 @@ __all__ = ["MAX_NBYTES", "Recalled", "forget", "recall", "remember"]
 MAX_NBYTES = 1 << 16
 """Files past this size are read, which then costs less than looking at their values."""
 
-_MOST_TEMPLATES = 8
+_MOST_SEGMENTS = 20_000
+"""Kept in all, a few megabytes; past them everything is forgotten and learned again."""
 
 Hole = Literal["count", "dimension", "payload", "frame", "end"]
 
@@ -36,20 +38,33 @@ _TUPLE_OF = {0: op.EMPTY_TUPLE, 1: op.TUPLE1, 2: op.TUPLE2, 3: op.TUPLE3}
 _LONGEST_SHAPE = 40
 
 
+_Array = tuple[str, int, Literal["C", "F"]]
+
+
+_Token = tuple[int, Any, int]
+_Holes = list[tuple[int, int, Hole]]
+
+
 class _Segment(NamedTuple):
-    """Bytes that must be there, and the number that follows them."""
+    """Bytes that must be there, the number that follows them, and the array if that is a payload.
+
+    `array` is dtype, item size and order.
+    """
 
     text: bytes
     hole: Hole
     width: int
+    array: _Array | None
 
 
-class _Template(NamedTuple):
-    """A structure: its segments, and dtype, item size and order of each array."""
+class _Node:
+    """What may follow the segments on the way here; templates with the same beginning share it."""
 
-    segments: tuple[_Segment, ...]
-    arrays: tuple[tuple[str, int, Literal["C", "F"]], ...]
-    layout: Any
+    __slots__ = ("branches", "layout")
+
+    def __init__(self) -> None:
+        self.branches: tuple[tuple[_Segment, _Node], ...] = ()
+        self.layout: Any = None  # of the file that the template was made from, at its end
 
 
 class Recalled(NamedTuple):
@@ -66,36 +81,38 @@ class Recalled(NamedTuple):
     parameters: tuple[ArrayLayout, ...]
 
 
-_templates: dict[object, tuple[_Template, ...]] = {}
+_roots: dict[object, _Node] = {}
+_lock = threading.Lock()
+_count = 0
 
 
 def forget() -> None:
     """Drop every template."""
-    _templates.clear()
+    global _count
+    _roots.clear()
+    _count = 0
 
 
-def recall(data: bytes, options: object) -> Recalled | None:
+def recall(data: bytes, options: object) -> Recalled | None:  # noqa: C901  (calls would double its time)
     """What a file says whose structure is known; None where it must be read.
 
     Args:
         data: the whole file.
         options: all that the reading depends on beside the bytes.
     """
-    for template in reversed(_templates.get(options, ())):
-        found = _fit(data, template)
-        if found is not None:
-            return found
-    return None
-
-
-def _fit(data: bytes, template: _Template) -> Recalled | None:
+    node = _roots.get(options)
     position = 0
-    count = template.layout.num_samples
+    count = None
     dims: list[int] = []
     arrays: list[ArrayLayout] = []
-    for text, hole, width in template.segments:
-        if not data.startswith(text, position):
+    while node is not None:
+        # The longest text comes first.
+        for segment, following in node.branches:  # noqa: B007  (used behind the loop)
+            if data.startswith(segment.text, position):
+                break
+        else:
             return None
+        text, hole, width, array = segment
         position += len(text)
         number = int.from_bytes(data[position : position + width], "little")
         position += width
@@ -103,8 +120,8 @@ def _fit(data: bytes, template: _Template) -> Recalled | None:
             if not number or number >> 31:
                 return None
             dims.append(number)
-        elif hole == "payload":
-            dtype, itemsize, order = template.arrays[len(arrays)]
+        elif array is not None:
+            dtype, itemsize, order = array
             if prod(dims) * itemsize != number:
                 return None
             arrays.append(ArrayLayout(dtype, tuple(dims), order, position, number))
@@ -117,7 +134,13 @@ def _fit(data: bytes, template: _Template) -> Recalled | None:
             if not number or number >> 31:
                 return None
             count = number
-    return Recalled(template.layout, count, tuple(arrays)) if position == len(data) else None
+        elif position == len(data):
+            layout = following.layout
+            return Recalled(layout, layout.num_samples if count is None else count, tuple(arrays))
+        else:
+            return None
+        node = following
+    return None
 
 
 def remember(
@@ -140,22 +163,41 @@ def remember(
     holes = _find_holes(data, start, count_at, parameters)
     if holes is None:
         return
-    segments = []
+    with _lock:
+        if _count > _MOST_SEGMENTS:
+            forget()
+        node = _roots.setdefault(options, _Node())
+        for segment in _segments(data, holes, parameters):
+            node = _grow(node, segment)
+        node.layout = layout
+
+
+def _grow(node: _Node, segment: _Segment) -> _Node:
+    """The node behind this segment, a new one if there is none yet."""
+    global _count
+    for known, following in node.branches:
+        if known == segment:
+            return following
+    following = _Node()
+    _count += 1
+    branches = (*node.branches, (segment, following))
+    node.branches = tuple(sorted(branches, key=lambda branch: -len(branch[0].text)))
+    return following
+
+
+def _segments(
+    data: bytes, holes: _Holes, parameters: tuple[ArrayLayout, ...]
+) -> Iterator[_Segment]:
     position = 0
-    nbytes = {array.offset: array.nbytes for array in parameters}
+    at_offset = {array.offset: array for array in parameters}
     for offset, width, hole in holes:
-        segments.append(_Segment(data[position:offset], hole, width))
+        text = data[position:offset]
         position = offset + width
-        if hole == "payload":
-            position += nbytes[position]
-    segments.append(_Segment(data[position:], "end", 0))
-    arrays = tuple((a.dtype, ITEMSIZES[a.dtype], a.order) for a in parameters)
-    template = _Template(tuple(segments), arrays, layout)
-    _templates[options] = (*_templates.get(options, ())[1 - _MOST_TEMPLATES :], template)
-
-
-_Token = tuple[int, Any, int]
-_Holes = list[tuple[int, int, Hole]]
+        array = at_offset[position] if hole == "payload" else None
+        known = array and (array.dtype, ITEMSIZES[array.dtype], array.order)
+        yield _Segment(text, hole, width, known)
+        position += array.nbytes if array else 0
+    yield _Segment(data[position:], "end", 0, None)
 
 
 def _find_holes(

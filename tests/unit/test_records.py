@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 
-from bkformat import records
+from bkformat import recall, records
 from bkformat.arrays import ArrayLayout
 from bkformat.records import RecordReader, Run
 from bkformat.source import BytesSource
-from bkformat.stream import Span
+from bkformat.stream import OpcodeStream, Span, Window
 from bkformat.symbolic import SymbolicUnpickler
 from bkformat.symbols import DType, PyTuple
+from bkformat.validate import judge
 
 from .files import asm
 
@@ -51,6 +52,47 @@ def test_all_but_the_first_array_are_read_in_runs(
     arrays = [form.array((at % 5 + 1, 3), "f4", fortran=asm.TRUE) for at in range(900)]
     machine(form.update(*arrays), form, frames=frames)
     assert sum(counted) >= 890
+
+
+def test_a_run_is_read_from_few_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Record after record in one loop, not each by a step of its own."""
+    peeks = 0
+    peek = OpcodeStream.peek
+
+    def counting(self: OpcodeStream, *arguments: int) -> Window:
+        nonlocal peeks
+        peeks += 1
+        return peek(self, *arguments)
+
+    monkeypatch.setattr(OpcodeStream, "peek", counting)
+    for form in (asm.D, asm.E, asm.CANONICAL):
+        peeks = 0
+        machine(form.update(*(form.array((2, 3)) for _ in range(900))), form)
+        assert 0 < peeks < 10
+
+
+_FORMS = {
+    "C": (asm.C, "all"),
+    "D": (asm.D, "all"),
+    "D without memo": (asm.D, "none"),
+    "D with used entries": (asm.D, "used"),
+    "E": (asm.E, "all"),
+    "canonical": (asm.CANONICAL, "used"),
+}
+
+
+@pytest.mark.parametrize("name", _FORMS)
+def test_every_byte_of_a_record_is_looked_at(name: str) -> None:
+    """A record in a run, with each of its bytes changed in turn, is read as the slow path does."""
+    form, memo = _FORMS[name]
+    arrays = [form.array((2, 1), "f4", bytes([at]) * 8) for at in range(1, 8)]
+    data = bytes(form.file(form.update(*arrays), memo=memo, frames=False).data)
+    start, stop = (data.index(bytes([at]) * 8) for at in (4, 5))
+    for at in range(start + 8, stop):
+        for byte in {data[at] ^ 1, data[at] ^ 0x80, (data[at] + 2) % 256, 0, 1, 255} - {data[at]}:
+            changed = BytesSource(data[:at] + bytes([byte]) + data[at + 1 :])
+            recall.forget()
+            assert judge(changed) == judge(changed, fast=False), (at, byte)
 
 
 @pytest.mark.parametrize("form", [asm.D, asm.E], ids=["D", "E"])
