@@ -241,7 +241,8 @@ class LayoutReader:
             return kind, None, outer.pairs
         if outer.shape != (2,):
             hint = _OUTER_HINTS.get(len(outer.shape))
-            self._report(rules.OUTER_SHAPE, f"shape {quoted(outer.shape)}", offset, hint=hint)
+            message = f"shape {quoted(outer.shape)} in place of (2,)"
+            self._report(rules.OUTER_SHAPE, message, offset, hint=hint)
             self.comparable = False
             return kind, None, list(_arrays_in(outer.pairs))
         num_samples = self._judge_num_samples(*outer.pairs[0])
@@ -251,24 +252,28 @@ class LayoutReader:
         where = "num_samples"
         if type(value) is int:
             if not 1 <= value <= MAX_NUM_SAMPLES:
-                self._report(rules.NUM_SAMPLES_RANGE, f"{value:,}", offset, where)
+                self._report(rules.NUM_SAMPLES_RANGE, f"{value:,} samples", offset, where)
             return value
         hint = None
         if type(value) is float and value.is_integer() and abs(value) <= MAX_NUM_SAMPLES:
             hint = f"give it as a plain int: {int(value)}"
+        elif type(value) is PyList:
+            hint = "the first item is the count, the second the list: [num_samples, arrays]"
         rule = _NUM_SAMPLES_RULES.get(type(value), rules.NUM_SAMPLES_TYPE)
-        self._report(rule, f"{describe(value)}", offset, where, hint)
+        self._report(rule, f"{describe(value)} in place of an int", offset, where, hint)
         return None
 
     def _judge_parameters(self, value: Any, offset: int) -> list[Pair]:
         where = "parameters"
         if type(value) is PyTuple:
-            self._report(rules.PARAMETERS_TUPLE, f"a tuple of {len(value.values):,}", offset, where)
+            message = f"a tuple of {len(value.values):,} in place of a list"
+            self._report(rules.PARAMETERS_TUPLE, message, offset, where)
         elif type(value) is not PyList:
             hint = None
             if type(value) is ObjectArray:
                 hint = "make it a list: list(parameters)"
-            self._report(rules.PARAMETERS_TYPE, describe(value), offset, where, hint)
+            message = f"{describe(value)} in place of a list of arrays"
+            self._report(rules.PARAMETERS_TYPE, message, offset, where, hint)
             self.comparable = False
             return list(_arrays_in([(value, offset)]))
         pairs = _pairs_of(value, offset)
@@ -287,7 +292,7 @@ class LayoutReader:
             earlier = first.setdefault(id(value), index)
             if type(value) is not ArrayLayout:
                 rule = _ITEM_RULES.get(type(value), rules.NOT_AN_ARRAY)
-                self._report(rule, describe(value), offset, where)
+                self._report(rule, f"{describe(value)} in place of an array", offset, where)
             elif earlier != index:
                 message = f"the same object as parameters[{earlier}]"
                 self._report(rules.SHARED_ARRAY, message, offset, where)

@@ -136,6 +136,8 @@ def recall(data: bytes, options: object) -> Recalled | None:  # noqa: C901  (cal
             count = number
         elif position == len(data):
             layout = following.layout
+            if layout is None:  # another thread is about to set it
+                return None
             return Recalled(layout, layout.num_samples if count is None else count, tuple(arrays))
         else:
             return None

@@ -252,9 +252,8 @@ class OpcodeStream:
         """Account for the end: STOP, at `offset`, is the last byte of the file."""
         after = self._nbytes - offset - 1
         if after:
-            self._reject(
-                rules.TRAILING_BYTES, offset + 1, f"{after:,} bytes follow the end of the pickle"
-            )
+            what = "1 byte follows" if after == 1 else f"{after:,} bytes follow"
+            self._reject(rules.TRAILING_BYTES, offset + 1, f"{what} the end of the pickle")
         self._keep_structure()
 
     def window(self) -> Window:

@@ -71,9 +71,9 @@ def assert_ours(path: Path, data: bytes, layout: UpdateLayout) -> None:
     for arrays in (mapped.parameters, copied.parameters, proven):
         assert len(arrays) == len(layout.parameters)
         for array, said in zip(arrays, layout.parameters, strict=True):
-            payload = data[said.offset : said.offset + said.nbytes]
+            same = array.tobytes(said.order) == data[said.offset : said.offset + said.nbytes]
             assert (array.dtype.name, array.shape) == (said.dtype, said.shape)
-            assert array.tobytes(said.order) == payload
+            assert same
 
 
 def assert_if_accepted(path: Path, data: bytes, load: Load) -> None:

@@ -101,7 +101,7 @@ def test_other_dimensions(
     assert_recalled_in_turn(files, options)
 
 
-@settings(max_examples=200)
+@settings(max_examples=120)
 @given(families, _options)
 def test_other_dimensions_of_streams_by_hand(files: list[bytes], options: dict[str, Any]) -> None:
     """Dimensions that are fetched from the memo, or used for more than one thing."""

@@ -66,6 +66,9 @@ def test_shapes_are_compared_exactly() -> None:
     for shape in ((3, 1), (1, 3), (), (1,), (0,)):
         (found,) = compared([f4(3)], [("float32", shape)])
         assert (found.code, found.where, found.offset) == ("BK503", "parameters[0].shape", 1000)
+    for shape in ((1,), (3, 1), (1, 3), ()):
+        (found,) = compared([f4(*shape)], [("float32", (3,))])
+        assert found.code == "BK503"
     (found,) = compared([f4(3, 4)], [("float32", (None, 5))])
     assert "(3, 4), the schema says (?, 5)" in found.message
 

@@ -175,3 +175,21 @@ def test_bare_aggregates_have_no_count(read: list[int]) -> None:
         assert report.layout.num_samples is None
         assert [array.shape for array in report.layout.parameters] == [shape, (3,)]
     assert len(read) == 1
+
+
+def test_a_structure_is_known_whole_or_not_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads look for it while another is at adding it."""
+    data = update(*zeros((2,)), num_samples=2**40)
+    grow = recall._grow
+    found = []
+
+    def growing(*arguments: object) -> object:
+        node = grow(*arguments)  # type: ignore[arg-type]
+        found.append(recall.recall(data, ("update", frozenset())))
+        return node
+
+    monkeypatch.setattr(recall, "_grow", growing)
+    assert check_bytes(data).valid
+    assert len(found) >= 4
+    assert all(recalled is None or recalled.layout is not None for recalled in found)
+    assert recall.recall(data, ("update", frozenset())) is not None
