@@ -46,6 +46,9 @@ BLOCK = 1 << 22
 _SMALL = 1 << 16
 """Bytes of an array that is read in one go."""
 
+_SHORT = 8192
+"""Elements up to which BLAS multiplies in the calling thread."""
+
 _SEGMENT = 8 * BLOCK
 """Bytes that one thread takes at a time."""
 
@@ -157,9 +160,10 @@ def _all_finite(values: np.ndarray[Any, Any]) -> bool:
     if values.dtype.itemsize == 2:
         signed, unsigned = values.view(np.int16), values.view(np.uint16)
         return bool(signed.max() < 0x7C00 and unsigned.max() < 0xFC00)
-    # Neither sum can come out finite once it met a NaN or an infinity. Not dot for float64: BLAS
-    # hands long vectors to threads of its own, which stall where the cores are busy.
-    total = values.dot(values) if values.dtype.itemsize == 4 else np.add.reduce(values)
+    # Neither sum can come out finite once it met a NaN or an infinity. No dot for long float64:
+    # BLAS would hand it to threads of its own, which stall where the cores are busy.
+    alone = values.dtype.itemsize == 4 or len(values) <= _SHORT
+    total = values.dot(values) if alone else np.einsum("i->", values)
     return math.isfinite(total) or bool(np.isfinite(values).all())
 
 

@@ -95,6 +95,31 @@ def test_every_byte_of_a_record_is_looked_at(name: str) -> None:
             assert judge(changed) == judge(changed, fast=False), (at, byte)
 
 
+def memo_entries(data: bytes, *, fast: bool) -> int:
+    found = SymbolicUnpickler(BytesSource(data), data.index(b"\n") + 1, fast=fast)
+    found.run()
+    return found._memo_entries
+
+
+@pytest.mark.parametrize("name", _FORMS)
+@pytest.mark.parametrize("shape", [(), (2, 1), (2, 1, 1, 1)])
+def test_bytes_that_are_added_or_taken_away(name: str, shape: tuple[int, ...]) -> None:
+    """Such as a memo write behind () or none behind (2, 1), each the other way about."""
+    form, memo = _FORMS[name]
+    nbytes = 8 if shape else 4
+    arrays = [form.array(shape, "f4", bytes([at]) * nbytes) for at in range(1, 8)]
+    data = bytes(form.file(form.update(*arrays), memo=memo, frames=False).data)
+    start, stop = (data.index(bytes([at]) * nbytes) + nbytes for at in (4, 5))
+    for at in range(start, stop):
+        for piece in (b"", b"\x94", b"q\x40", b")", b"(", b"N", data[at : at + 1] * 2):
+            changed = data[:at] + piece + data[at + (len(piece) != 1) :]
+            recall.forget()
+            found = judge(BytesSource(changed))
+            assert found == judge(BytesSource(changed), fast=False), (at, piece)
+            if not found.report.findings:
+                assert memo_entries(changed, fast=True) == memo_entries(changed, fast=False)
+
+
 @pytest.mark.parametrize("form", [asm.D, asm.E], ids=["D", "E"])
 def test_payloads_past_the_window_are_stepped_over(form: Any, counted: list[int]) -> None:
     arrays = [form.array((100, 200), "f8") for _ in range(12)]
@@ -151,6 +176,8 @@ def test_dimensions_of_every_width() -> None:
     assert decode(b"K\x00J\xff\xff\xff\x7fK\x02\x87") == (0, 2**31 - 1, 2)
     assert decode(b"(K\x01K\x02K\x03K\x04t") == (1, 2, 3, 4)
     # The slow path says what is wrong with these.
+    for text in (b"", b"X", b"(t", b"K\x05", b"(K\x01K\x02K\x03t", b")K\x01K\x02K\x03K\x04t"):
+        assert decode(text) is None
     assert decode(b"K\x05\x86") is None
     assert decode(b"K\x05K\x05\x85") is None
     assert decode(b"J\xff\xff\xff\x7fJ\xff\xff\xff\x7fK\x02\x87") is None
