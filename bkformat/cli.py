@@ -20,6 +20,7 @@ from bkformat.render import FORMATS, Entry, Tally, describe_trouble
 if TYPE_CHECKING:
     from bkformat.findings import Report
     from bkformat.layout import Kind
+    from bkformat.rules import Rule
     from bkformat.schema import UpdateSchema
 
 __all__ = ["main"]
@@ -27,7 +28,15 @@ __all__ = ["main"]
 _SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 80}
 _KINDS = click.Choice(["update", "aggregate"])
 _NUMPY_THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
-_SIZE = click.IntRange(min=1)
+
+
+def _bytes(_: click.Context, __: click.Parameter, text: str | None) -> int | None:
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and int(text)):
+        message = f"{printable(text)!r} is no number of bytes, such as 1073741824 for 1 GiB."
+        raise click.BadParameter(message)
+    return int(text)
 
 
 class _Commands(click.Group):
@@ -63,8 +72,11 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         code = cli.main(arguments, prog_name="bkformat", standalone_mode=False)
         sys.stdout.flush()
-    except click.ClickException as exc:
+    except click.UsageError as exc:
         exc.show()
+        code = 2
+    except click.ClickException as exc:
+        _complain(exc.format_message())
         code = 2
     except (click.Abort, KeyboardInterrupt):
         _complain("interrupted")
@@ -121,8 +133,8 @@ def _print(pieces: Iterable[str]) -> None:
 @click.option("--format", "form", type=click.Choice(list(FORMATS)), default="text",
               show_default=True, help="How to report.")  # fmt: skip
 @click.option("--jobs", type=click.IntRange(min=1), default=1, metavar="N", show_default=True,
-              help="Work on so many files, or parts of a large one, at once.")  # fmt: skip
-@click.option("--max-size", type=_SIZE, metavar="BYTES", help="Do not judge larger files.")
+              help="Use N processes for many files, N threads for large ones.")  # fmt: skip
+@click.option("--max-size", callback=_bytes, metavar="BYTES", help="Do not judge larger files.")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing of valid files; no progress bar.")
 def validate(
     paths: tuple[str, ...], schema: str | None, against: str | None, kind: str, form: str,
@@ -271,32 +283,46 @@ def _refuse(path: str, report: Report) -> None:
 def rules(form: str) -> None:
     """List every rule: its code, its name and what breaks it."""
     import json
+    from itertools import groupby
 
-    from bkformat.rules import RULES, WARNING
+    from bkformat.rules import FAMILIES, RULES, WARNING
 
     if form == "json":
         listed = [rule._asdict() for rule in RULES.values()]
         click.echo(json.dumps({"version": 1, "rules": listed}, indent=2))
         return
-    for rule in RULES.values():
-        mark = " (warning)" if rule.severity == WARNING else ""
-        click.echo(f"{rule.code} {rule.name}{mark}")
-        click.echo(click.wrap_text(rule.what, 80, "      ", "      "))
+    for family, members in groupby(RULES.values(), key=lambda rule: rule.code[:3]):
+        click.echo(f"{family}xx: {FAMILIES[family]}")
+        for rule in members:
+            mark = " (warning)" if rule.severity == WARNING else ""
+            click.echo(f"  {rule.code} {rule.name}{mark}")
+            click.echo(click.wrap_text(rule.what, 80, " " * 8, " " * 8))
 
 
 @cli.command()
-@click.argument("code")
-def explain(code: str) -> None:
-    """Explain one rule: what, why, an example, how to fix.
+@click.argument("codes", nargs=-1, required=True, metavar="CODE...")
+def explain(codes: tuple[str, ...]) -> None:
+    """Explain rules: what, why, an example, how to fix.
 
-    CODE is a code such as BK203, or a name such as foreign-global.
+    A CODE is a code such as BK203, or a name such as foreign-global.
     """
+    for index, rule in enumerate([_rule(code) for code in codes]):
+        click.echo("\n" if index else "", nl=False)
+        _explain(rule)
+
+
+def _rule(code: str) -> Rule:
     from bkformat.rules import RULES
 
-    rule = RULES.get(code.upper()) or next((r for r in RULES.values() if r.name == code), None)
+    by_name = {rule.name: rule for rule in RULES.values()}
+    rule = RULES.get(code.upper()) or RULES.get(f"BK{code}") or by_name.get(code)
     if rule is None:
         message = f"no rule is called {printable(code)!r}; `bkformat rules` lists them"
         raise click.ClickException(message)
+    return rule
+
+
+def _explain(rule: Rule) -> None:
     click.echo(f"{rule.code} {rule.name} ({rule.severity})\n")
     for head, text in (
         ("what", rule.what), ("why", rule.why), ("example", rule.example), ("fix", rule.fix),

@@ -7,9 +7,9 @@ shifted, some are transposed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from bkformat import rules
 from bkformat.arrays import ArrayLayout
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from bkformat.schema import ArraySpec, UpdateSchema
 
 __all__ = ["compare_layout"]
+
+_T = TypeVar("_T")
+_U = TypeVar("_U")
 
 
 def compare_layout(
@@ -70,7 +73,7 @@ def _parameters(arrays: Sequence[ArrayLayout], specs: Sequence[ArraySpec]) -> li
         hint = _alignment_hint(arrays, specs)
     if len(arrays) != len(specs):
         arrays_found = f"{len(arrays):,} array{'s' if len(arrays) != 1 else ''}"
-        message = f"{arrays_found}, the schema lists {len(specs):,}"
+        message = f"{arrays_found}, expected {len(specs):,}"
         found.append(finding(rules.PARAMETER_COUNT, message, where="parameters", hint=hint))
     for index, (array, spec) in enumerate(zip(arrays, specs, strict=False)):
         found += _mismatches(index, array, spec, hint)
@@ -84,13 +87,13 @@ def _mismatches(
 ) -> Iterator[Finding]:
     name = f" ({quoted(spec.name)})" if spec.name is not None else ""
     if spec.dtype is not None and array.dtype != spec.dtype:
-        message = f"{array.dtype}, the schema says {spec.dtype}{name}"
+        message = f"{array.dtype}, expected {spec.dtype}{name}"
         yield finding(
             rules.DTYPE_MISMATCH, message, offset=array.offset, where=f"parameters[{index}].dtype",
             hint=hint or f"convert it: x.astype({spec.dtype!r})",
         )  # fmt: skip
     if not _shape_fits(array, spec):
-        message = f"{_shape(array.shape)}, the schema says {_shape(spec.shape)}{name}"
+        message = f"{_shape(array.shape)}, expected {_shape(spec.shape)}{name}"
         if hint is None and _transposed(array, spec):
             hint = "this looks transposed: save x.T"
         yield finding(
@@ -118,6 +121,10 @@ def _fits(array: ArrayLayout, spec: ArraySpec) -> bool:
     return (spec.dtype is None or array.dtype == spec.dtype) and _shape_fits(array, spec)
 
 
+def _fitted(spec: ArraySpec, array: ArrayLayout) -> bool:
+    return _fits(array, spec)
+
+
 def _transposed(array: ArrayLayout, spec: ArraySpec) -> bool:
     turned = array._replace(shape=array.shape[::-1])
     return array.shape != turned.shape and _shape_fits(turned, spec)
@@ -131,31 +138,116 @@ def _all_fit(arrays: Sequence[ArrayLayout], specs: Sequence[ArraySpec]) -> bool:
 
 
 def _alignment_hint(arrays: Sequence[ArrayLayout], specs: Sequence[ArraySpec]) -> str | None:
-    """What would make everything match: a shift, a swap, another order; None if nothing simple."""
+    """What would make everything match: gaps, a swap, another order, another dtype; or None."""
     first = next(
         (i for i, (a, s) in enumerate(zip(arrays, specs, strict=False)) if not _fits(a, s)),
         min(len(arrays), len(specs)),
     )
-    if len(arrays) != len(specs):
-        return _shift_hint(arrays, specs, first)
-    return _swap_hint(arrays, specs, first) or _move_hint(arrays, specs, first)
-
-
-def _shift_hint(
-    arrays: Sequence[ArrayLayout], specs: Sequence[ArraySpec], first: int
-) -> str | None:
-    by = abs(len(arrays) - len(specs))
     if len(arrays) < len(specs):
-        lacking, rest, expected = specs[first : first + by], arrays[first:], specs[first + by :]
-        what = f"{_named(lacking, first)} of the schema {'is' if by == 1 else 'are'} missing"
+        return _gap_hint(arrays, specs, first, _fits, specs, "missing")
+    if len(arrays) > len(specs):
+        return _gap_hint(specs, arrays, first, _fitted, (), "not expected")
+    return (
+        _swap_hint(arrays, specs, first)
+        or _move_hint(arrays, specs, first)
+        or _dtype_hint(arrays, specs)
+    )
+
+
+class _Gap(NamedTuple):
+    """Items of the longer list that the shorter one lacks.
+
+    Attributes:
+        first: the least index where they may begin.
+        last: the greatest one; another than `first` where neighbours are alike.
+        length: how many they are.
+    """
+
+    first: int
+    last: int
+    length: int
+
+
+def _gap_hint(
+    shorter: Sequence[_T],
+    longer: Sequence[_U],
+    first: int,
+    fits: Callable[[_T, _U], bool],
+    specs: Sequence[ArraySpec],
+    what: str,
+) -> str | None:
+    """Whether the lists match when some items of the longer one are left out, and which.
+
+    `first` is where they first differ; `specs` are the longer list where it has names.
+    """
+    by = len(longer) - len(shorter)
+    if all(map(fits, shorter[first:], longer[first + by :])):
+        gaps = [_slid(shorter, longer, first, first, by, fits, 0)]
     else:
-        rest, expected = arrays[first + by :], specs[first:]
-        what = f"{_span(first, by)} {'is' if by == 1 else 'are'} not in the schema"
-    if not _all_fit(rest, expected):
+        gaps = _gaps(shorter, longer, fits)
+    if not gaps:
         return None
-    if not rest:
-        return f"{what}; all before matches"
-    return f"{what}: from parameters[{first}] on, everything matches when shifted by {_number(by)}"
+    shown = [_gap_text(gap, specs) for gap in gaps[:3]]
+    more = [f"{len(gaps) - 3} more gaps"] if len(gaps) > 3 else []
+    text = " and ".join(shown + more)
+    text += f" {'is' if len(gaps) == 1 and by == 1 else 'are'} {what}"
+    if len(gaps) > 1:
+        return f"{text}; all else matches in its order"
+    last = gaps[0].last
+    if last == len(shorter):
+        return f"{text}; all before matches"
+    return f"{text}: from parameters[{last}] on, everything matches when shifted by {_number(by)}"
+
+
+def _gaps(
+    shorter: Sequence[_T], longer: Sequence[_U], fits: Callable[[_T, _U], bool]
+) -> list[_Gap]:
+    """What to leave out of the longer list to get the shorter one; [] where that is impossible.
+
+    Each item takes the next that it fits: if there is a way at all, this is one.
+    """
+    gaps: list[_Gap] = []
+    at = begun = 0  # `begun`: where the shorter list goes on after the last gap
+    for index, item in enumerate(shorter):
+        start = at
+        while at < len(longer) and not fits(item, longer[at]):
+            at += 1
+        if at == len(longer):
+            return []
+        if at > start:
+            gaps.append(_slid(shorter, longer, index, start, at - start, fits, begun))
+            begun = index
+        at += 1
+    if at < len(longer):
+        index = len(shorter)
+        gaps.append(_slid(shorter, longer, index, at, len(longer) - at, fits, begun))
+    return gaps
+
+
+def _slid(
+    shorter: Sequence[_T],
+    longer: Sequence[_U],
+    index: int,
+    at: int,
+    count: int,
+    fits: Callable[[_T, _U], bool],
+    least: int,
+) -> _Gap:
+    """The gap before `shorter[index]`, which begins at `longer[at]` or earlier."""
+    first = index
+    while first > least and fits(shorter[first - 1], longer[at - (index - first) - 1 + count]):
+        first -= 1
+    return _Gap(at - (index - first), at, count)
+
+
+def _gap_text(gap: _Gap, specs: Sequence[ArraySpec]) -> str:
+    span = gap.last - gap.first + gap.length
+    names = [
+        quoted(spec.name) for spec in specs[gap.first : gap.first + 3] if spec.name is not None
+    ]
+    more = ", ..." if span > len(names) else ""
+    text = _span(gap.first, span) + (f" ({', '.join(names)}{more})" if names else "")
+    return text if gap.first == gap.last else f"{_number(gap.length)} of {text}"
 
 
 def _swap_hint(arrays: Sequence[ArrayLayout], specs: Sequence[ArraySpec], first: int) -> str | None:
@@ -187,6 +279,15 @@ def _move_hint(arrays: Sequence[ArrayLayout], specs: Sequence[ArraySpec], first:
     return None
 
 
+def _dtype_hint(arrays: Sequence[ArrayLayout], specs: Sequence[ArraySpec]) -> str | None:
+    """All arrays are of one dtype, and all should be of another."""
+    pairs = {(array.dtype, spec.dtype) for array, spec in zip(arrays, specs, strict=True)}
+    have, want = next(iter(pairs))
+    if len(pairs) > 1 or len(arrays) == 1 or not all(map(_shape_fits, arrays, specs)):
+        return None
+    return f"all are {have}; convert them: [x.astype({want!r}) for x in arrays]"
+
+
 def _same_arrays(arrays: Sequence[ArrayLayout], specs: Sequence[ArraySpec]) -> bool:
     """Whether the arrays are the schema's in another order; not asked where a spec leaves room."""
     if any(spec.dtype is None or spec.shape is None or None in spec.shape for spec in specs):
@@ -194,16 +295,6 @@ def _same_arrays(arrays: Sequence[ArrayLayout], specs: Sequence[ArraySpec]) -> b
     have = sorted((array.dtype, array.shape) for array in arrays)
     want = sorted((spec.dtype or "", tuple(d or 0 for d in spec.shape or ())) for spec in specs)
     return have == want
-
-
-def _named(specs: Sequence[ArraySpec], first: int) -> str:
-    names = [quoted(spec.name) for spec in specs[:3] if spec.name is not None]
-    more = ", ..." if len(specs) > len(names) else ""
-    return (
-        f"{_span(first, len(specs))} ({', '.join(names)}{more})"
-        if names
-        else _span(first, len(specs))
-    )
 
 
 def _span(first: int, count: int) -> str:

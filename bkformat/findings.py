@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from bkformat.rules import ERROR, Rule
@@ -63,7 +63,7 @@ class Report:
     kind: str
     nbytes: int
     findings: tuple[Finding, ...] = ()
-    layout: UpdateLayout | None = None
+    layout: UpdateLayout | None = field(default=None, repr=False)
     strict: bool = False
     sha256: str | None = None
     values_checked: bool = False

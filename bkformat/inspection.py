@@ -122,10 +122,12 @@ def _lines(item: Inspected) -> Iterator[str]:
 
 
 def _summary(layout: UpdateLayout) -> Iterator[str]:
-    count = "none" if layout.num_samples is None else f"{layout.num_samples:,}"
     arrays = len(layout.parameters)
-    yield f"  num_samples  {count}"
-    yield f"  parameters   {arrays:,} ({layout.num_elements:,} elements)"
+    stopped = layout.stopped_at is not None
+    yield f"  num_samples  {_count(layout)}"
+    so_far = " before reading stopped" if stopped else ""
+    elements = f"{arrays:,} ({layout.num_elements:,} elements){so_far}"
+    yield f"  parameters   {elements if arrays or not stopped else 'not read'}"
     written = WRITERS[layout.writer] if layout.writer else "unknown writer"
     form = f", form {layout.writer}" if layout.writer and len(layout.writer) == 1 else ""
     protocol = "" if layout.protocol is None else f", pickle protocol {layout.protocol}"
@@ -136,6 +138,14 @@ def _summary(layout: UpdateLayout) -> Iterator[str]:
     if arrays:
         share = "all" if aligned == arrays else f"{aligned:,} of {arrays:,}"
         yield f"  alignment    {share} payloads begin at a multiple of 64 bytes"
+
+
+def _count(layout: UpdateLayout) -> str:
+    if layout.num_samples is not None:
+        return f"{layout.num_samples:,}"
+    if layout.stopped_at is not None:
+        return "not read"
+    return "none" if layout.kind == "aggregate" else "none that is valid"
 
 
 def _table(layout: UpdateLayout, item: Inspected) -> Iterator[str]:

@@ -10,7 +10,7 @@ all there is to mend.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import Any, Literal
 
@@ -183,8 +183,18 @@ class LayoutReader:
         arrays = [v for v in (*outer, *inner) if type(v) is ArrayLayout]
         return self._layout(self._machine, kind, num_samples, arrays, stopped_at)
 
-    def where(self) -> str:
-        """The path that was being read when a `Rejected` was raised."""
+    def place(self, stop: Finding) -> Finding:
+        """The finding of a `Rejected` with the path that was being read, and what a dict is for."""
+        where = stop.where or self._where()
+        stop = replace(stop, where=where)
+        if stop.code != rules.PARAMETERS_DICT.code or where == "parameters":
+            return stop
+        third = self._machine is not None and len(_open_lists(self._machine)[0]) > 1
+        kind = "an array" if where.startswith("parameters") else "third" if third else where
+        message, hint = _DICTS[kind]
+        return replace(stop, message=message, hint=hint)
+
+    def _where(self) -> str:
         if self._machine is None:
             return ""
         outer, inner, in_parameters = _open_lists(self._machine)
@@ -194,7 +204,7 @@ class LayoutReader:
             return f"parameters[{len(outer)}]" if outer else ""
         if self._machine.levels and not outer:
             return "num_samples" if len(self._machine.levels) > 1 else ""
-        return "parameters" if outer else ""
+        return "parameters" if len(outer) == 1 else ""
 
     # --- judging ---
 
@@ -245,8 +255,13 @@ class LayoutReader:
             self._report(rules.OUTER_SHAPE, message, offset, hint=hint)
             self.comparable = False
             return kind, None, list(_arrays_in(outer.pairs))
-        num_samples = self._judge_num_samples(*outer.pairs[0])
-        return kind, num_samples, self._judge_parameters(*outer.pairs[1])
+        first, second = outer.pairs
+        if type(first[0]) is PyList and type(second[0]) is int:
+            message = "the list comes first, the count second"
+            self._report(rules.NUM_SAMPLES_TYPE, message, first[1], "num_samples", _SWAPPED)
+            first, second = second, first
+        num_samples = self._judge_num_samples(*first)
+        return kind, num_samples, self._judge_parameters(*second)
 
     def _judge_num_samples(self, value: Any, offset: int) -> int | None:
         where = "num_samples"
@@ -257,8 +272,6 @@ class LayoutReader:
         hint = None
         if type(value) is float and value.is_integer() and abs(value) <= MAX_NUM_SAMPLES:
             hint = f"give it as a plain int: {int(value)}"
-        elif type(value) is PyList:
-            hint = "the first item is the count, the second the list: [num_samples, arrays]"
         rule = _NUM_SAMPLES_RULES.get(type(value), rules.NUM_SAMPLES_TYPE)
         self._report(rule, f"{describe(value)} in place of an int", offset, where, hint)
         return None
@@ -278,7 +291,7 @@ class LayoutReader:
             return list(_arrays_in([(value, offset)]))
         pairs = _pairs_of(value, offset)
         if not pairs:
-            self._report(rules.NO_PARAMETERS, "no array at all", offset, where)
+            self._report(rules.NO_PARAMETERS, "an empty list", offset, where)
         return pairs
 
     def _judge_items(self, items: list[Pair]) -> list[ArrayLayout]:
@@ -319,15 +332,32 @@ class LayoutReader:
             )
 
 
+_BATCH = 1000
+"""Items that a pickler adds to a list at once."""
+
 _DTYPE = attrgetter("dtype")
 _NBYTES = attrgetter("nbytes")
 _FLOATS = frozenset({"float16", "float32", "float64"})
 
+_SWAPPED = "swap them: o[0] = num_samples; o[1] = arrays"
+
 _OUTER_HINTS = {
-    0: "the list was wrapped whole; assign the items: o = np.empty(2, object); "
-    "o[0] = num_samples; o[1] = arrays",
-    2: "np.array made rows and columns of the items; assign them: o = np.empty(2, object); "
-    "o[0] = num_samples; o[1] = arrays",
+    0: f"the list was wrapped whole; assign the items: {rules.RECIPE}",
+    2: f"np.array made rows and columns of the items; assign them: {rules.RECIPE}",
+}
+
+_DICTS = {
+    "": (
+        "a dict alone, without num_samples",
+        "save the count and the values, arrays = [np.asarray(v) for v in d.values()]: "
+        + rules.RECIPE,
+    ),
+    "num_samples": ("a dict in place of an int", rules.NUM_SAMPLES_TYPE.fix),
+    "an array": ("a dict in place of an array", "put its arrays into the list themselves"),
+    "third": (
+        "a dict as a third item",
+        "leave it out: an update has two items, num_samples and the list of arrays",
+    ),
 }
 
 _NUM_SAMPLES_RULES = {
@@ -386,9 +416,14 @@ def _open_lists(machine: SymbolicUnpickler) -> tuple[list[Any], list[Any], bool]
     if len(lists) == 1:
         return _finished([v for v, _ in values[outer_at].pairs] + values[outer_at + 1 :]), [], False
     inner_at = lists[1]
-    outer = [v for v, _ in values[outer_at].pairs] + values[outer_at + 1 : inner_at]
-    inner = [v for v, _ in values[inner_at].pairs] + values[inner_at + 1 :]
-    return _finished(outer), _finished(inner), True
+    first = [v for v, _ in values[outer_at].pairs] + values[outer_at + 1 : inner_at]
+    inner = values[inner_at]
+    items = [v for v, _ in inner.pairs]
+    # Only a full batch of items is followed by more that are added without a MARK.
+    marked = any(level and level[-1][0] is inner for level in machine.levels)
+    if items and len(items) % _BATCH and not marked:
+        return _finished(first + values[inner_at:]), items, False
+    return _finished(first), _finished(items + values[inner_at + 1 :]), True
 
 
 def _finished(values: list[Any]) -> list[Any]:

@@ -31,6 +31,9 @@ class Update:
     num_samples: int | None
     parameters: list[np.ndarray[Any, Any]]
 
+    def __repr__(self) -> str:
+        return f"<Update of {len(self.parameters):,} arrays, num_samples {self.num_samples}>"
+
 
 def load_file(
     path: str | os.PathLike[str],

@@ -49,12 +49,15 @@ _OTHER_FORMATS: tuple[tuple[bytes, str, str], ...] = (
     (
         b"\x89HDF\r\n\x1a\n",
         "an HDF5 file (Keras weights?)",
-        "load it and save [num_samples, arrays]",
+        f"load the arrays and save them: {rules.RECIPE}",
     ),
     (b"version https://git-lfs", "a Git LFS pointer, not the file", "fetch the file: git lfs pull"),
     (b"<", "HTML or XML text, perhaps an error page", "download the file again"),
     (b"{", "JSON text, perhaps an error reply", "download the file again"),
 )
+
+
+_TORCH = f"save the arrays, [v.detach().cpu().numpy() for v in d.values()], as: {rules.RECIPE}"
 
 
 class NpyHeader(NamedTuple):
@@ -146,7 +149,7 @@ def _not_npy(start: bytes, nbytes: int) -> Rejected:
         if start.startswith(magic):
             return Rejected(rules.OTHER_FORMAT, 0, f"this is {what}, not an .npy file", hint=remedy)
     if start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= nbytes:
-        remedy = "load it with safetensors and save [num_samples, arrays]"
+        remedy = rules.OTHER_FORMAT.fix
         return Rejected(
             rules.OTHER_FORMAT, 0, "this is a safetensors file, not an .npy file", hint=remedy
         )
@@ -159,9 +162,9 @@ def _zip(start: bytes) -> Rejected:
     """A zip file, by the name of its first member."""
     name = start[30 : 30 + int.from_bytes(start[26:28], "little")]
     if name.endswith(b".npy"):
-        what, remedy = "an .npz archive", "load it and save [num_samples, arrays] as .npy"
+        what, remedy = "an .npz archive", rules.OTHER_FORMAT.fix
     elif name.endswith((b"/data.pkl", b"/version", b"/.format_version", b"/byteorder")):
-        what, remedy = "a PyTorch file (torch.save)", "save [num_samples, arrays], not torch.save"
+        what, remedy = "a PyTorch file (torch.save)", _TORCH
     else:
         what, remedy = "a zip archive", "unpack it first"
     return Rejected(rules.OTHER_FORMAT, 0, f"this is {what}, not an .npy file", hint=remedy)

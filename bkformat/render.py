@@ -29,10 +29,10 @@ class Entry(NamedTuple):
 
 
 class Tally:
-    """How many files were valid, invalid and not judged."""
+    """How many files were valid (some with warnings), invalid and not judged."""
 
     def __init__(self) -> None:
-        self.valid = self.invalid = self.unjudged = 0
+        self.valid = self.invalid = self.unjudged = self.warned = 0
 
     def count(self, entries: Iterable[Entry]) -> Iterator[Entry]:
         """Pass entries on and count them."""
@@ -41,6 +41,7 @@ class Tally:
                 self.unjudged += 1
             elif entry.outcome.valid:
                 self.valid += 1
+                self.warned += bool(entry.outcome.findings)
             else:
                 self.invalid += 1
             yield entry
@@ -57,6 +58,8 @@ class Tally:
     def sentence(self) -> str:
         total = self.valid + self.invalid + self.unjudged
         parts = [f"{count:,} {name}" for name, count in self.fields().items() if count]
+        if self.warned:
+            parts[0] += f" ({self.warned:,} with warnings)"
         return f"{total:,} file{'s' if total != 1 else ''}: {', '.join(parts)}"
 
 

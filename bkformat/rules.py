@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["ERROR", "RULES", "WARNING", "Rule"]
+__all__ = ["ERROR", "FAMILIES", "RECIPE", "RULES", "WARNING", "Rule"]
 
 ERROR = "error"
 WARNING = "warning"
@@ -41,6 +41,19 @@ class Rule(NamedTuple):
 
 RULES: dict[str, Rule] = {}
 """Every rule by its code, in the order of the codes."""
+
+FAMILIES = {
+    "BK1": "header and file",
+    "BK2": "pickle stream",
+    "BK3": "layout",
+    "BK4": "values",
+    "BK5": "schema",
+    "BK6": "advice",
+}
+"""What the rules are about, by how their codes begin."""
+
+RECIPE = "o = np.empty(2, object); o[0] = num_samples; o[1] = arrays; np.save(path, o)"
+"""How an update is written."""
 
 _NPY = "numpy/lib/_format_impl.py, the .npy format"
 _PICKLE = "Lib/pickletools.py, the pickle opcodes"
@@ -78,7 +91,7 @@ NOT_NPY = _rule(
     what="The file does not begin with the .npy magic bytes.",
     why="np.load falls back to unpickling whatever it does not recognise, which runs it.",
     example="a text file named update.npy",
-    fix="save [num_samples, arrays] with np.save as an object array",
+    fix=f"save an object array: {RECIPE}",
     source=_NPY,
 )
 OTHER_FORMAT = _rule(
@@ -87,7 +100,7 @@ OTHER_FORMAT = _rule(
     what="The file is of another format that was given the name .npy.",
     why="The service reads .npy; the name does not change what is inside.",
     example="an .npz, .zip, .pt, .safetensors, HDF5 or gzip file named update.npy",
-    fix="convert the content: save [num_samples, arrays] as .npy",
+    fix=f"load the arrays and save them: {RECIPE}",
     source="the magic bytes of each format",
 )
 BARE_PICKLE = _rule(
@@ -96,7 +109,7 @@ BARE_PICKLE = _rule(
     what="The file is a pickle without the .npy header.",
     why="np.load unpickles such a file as it is, and every check of the header is passed by.",
     example="pickle.dump([n, arrays], open('update.npy', 'wb'))",
-    fix="save [num_samples, arrays] with np.save as an object array",
+    fix=f"save an object array: {RECIPE}",
     source="numpy/lib/_npyio_impl.py, np.load falls back to pickle.load",
 )
 NPY_VERSION = _rule(
@@ -141,8 +154,7 @@ NOT_OBJECT_ARRAY = _rule(
     what="The file is a plain array of numbers, not an object array.",
     why="An update needs the sample count beside a list of arrays; one array can't carry both.",
     example="np.save('update.npy', weights)",
-    fix="save an object array: o = np.empty(2, object); o[0] = num_samples; o[1] = arrays; "
-    "np.save(path, o)",
+    fix=f"save an object array: {RECIPE}",
     source=_SERVICE,
 )
 HEADER_FORTRAN = _rule(
@@ -409,8 +421,7 @@ ROOT_NOT_ARRAY = _rule(
     what="The pickle holds something else than an object array.",
     why="np.load hands on whatever is there; the next step then fails or misreads it.",
     example="a pickled list behind an .npy header",
-    fix="save an object array: o = np.empty(2, object); o[0] = num_samples; o[1] = arrays; "
-    "np.save(path, o)",
+    fix=f"save an object array: {RECIPE}",
     source=_SERVICE,
 )
 OUTER_SHAPE = _rule(
@@ -419,7 +430,7 @@ OUTER_SHAPE = _rule(
     what="The object array does not have shape (2,).",
     why="np.array guesses: a count in an array or lists of equal length give another shape.",
     example="np.array([np.array([7]), [w]], dtype=object) has shape (2, 1)",
-    fix="build it by assignment: o = np.empty(2, object); o[0] = num_samples; o[1] = arrays",
+    fix=f"build it by assignment: {RECIPE}",
     source=_SERVICE,
 )
 HEADER_SHAPE = _rule(
@@ -446,7 +457,7 @@ BARE_AGGREGATE = _rule(
     what="The file is an aggregate without num_samples, not an update.",
     why="Without the number of samples an update can't be weighted.",
     example="an object array of shape (k,) whose items are all arrays",
-    fix="judge it with kind aggregate, or save [num_samples, arrays]",
+    fix=f"judge an aggregate as one (kind aggregate); save an update with its count: {RECIPE}",
     source=_SERVICE,
 )
 NUM_SAMPLES_TYPE = _rule(
@@ -793,7 +804,7 @@ PARAMETER_COUNT = _rule(
     "parameter-count",
     what="The file holds more or fewer arrays than the schema.",
     why="Arrays are matched by position: one missing shifts all that follow.",
-    example="61 arrays where the schema lists 62",
+    example="61 arrays where 62 are expected",
     fix="save every parameter of the model, in its order",
     source="the schema",
 )

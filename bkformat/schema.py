@@ -11,6 +11,7 @@ schema.
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 from typing import Annotated, Any, Literal
@@ -120,6 +121,8 @@ def load_schema(path: str | os.PathLike[str]) -> UpdateSchema:
     with open(path, "rb") as file:
         data = file.read(_MAX_SCHEMA_NBYTES + 1)
     shown = quoted(os.fspath(path))
+    if data.startswith(b"\x93NUMPY"):
+        raise InvalidSchemaError(f"schema {shown}: an .npy file; `bkformat schema` makes one of it")
     if len(data) > _MAX_SCHEMA_NBYTES:
         raise InvalidSchemaError(f"schema {shown}: larger than {_MAX_SCHEMA_NBYTES >> 20} MiB")
     try:
@@ -130,11 +133,24 @@ def load_schema(path: str | os.PathLike[str]) -> UpdateSchema:
 
 def _first_trouble(exc: ValidationError) -> str:
     errors = exc.errors(include_url=False, include_context=False, include_input=False)
-    where = "".join(f"[{at}]" if isinstance(at, int) else f".{at}" for at in errors[0]["loc"])
+    place = errors[0]["loc"]
+    where = "".join(f"[{at}]" if isinstance(at, int) else f".{at}" for at in place)
     message = ascii(errors[0]["msg"])[1:-1][:300]  # pydantic's words, with at most a short value
+    if errors[0]["type"] == "extra_forbidden":
+        message = _unknown_key(str(place[-1]))
+    elif errors[0]["type"] == "missing":
+        message = "this key is missing"
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
     where = quoted(where.lstrip("."))[1:-1]
     return f"{where}: {message}{more}" if where else f"{message}{more}"
+
+
+def _unknown_key(key: str) -> str:
+    keys = {
+        key for model in (UpdateSchema, ArraySpec, NumSamplesBounds) for key in model.model_fields
+    }
+    near = difflib.get_close_matches(key[:80], sorted(keys), 1)
+    return f"no such key{f', did you mean {near[0]}?' if near else ''}"
 
 
 def infer_schema(layout: UpdateLayout) -> UpdateSchema:

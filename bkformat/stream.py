@@ -238,7 +238,7 @@ class OpcodeStream:
             self._reject(
                 rules.LENGTH_PAST_END,
                 offset,
-                f"{nbytes:,} bytes are announced and {left:,} are left",
+                f"the file ends too early: {nbytes:,} bytes are announced, {left:,} are left",
             )
         self._keep_structure()
         self._index += nbytes
@@ -332,7 +332,7 @@ class OpcodeStream:
             self._reject(rules.FRAME_EMPTY, offset, "a frame of no bytes")
         left = self._nbytes - self.offset
         if length > left:
-            message = f"a frame of {length:,} bytes with {left:,} left"
+            message = f"the file ends too early: a frame of {length:,} bytes with {left:,} left"
             self._reject(rules.FRAME_PAST_END, offset, message)
         self.frame_end = self.offset + length
         self.frames += 1

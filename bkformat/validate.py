@@ -221,9 +221,7 @@ def _read_layout(reader: LayoutReader) -> tuple[UpdateLayout | None, list[Findin
     try:
         layout = reader.read()
     except Rejected as rejected:
-        stop = rejected.finding
-        if not stop.where:
-            stop = replace(stop, where=reader.where())
+        stop = reader.place(rejected.finding)
         return reader.partial(stop.offset), [*reader.findings, stop]
     return layout, reader.findings
 

@@ -17,6 +17,8 @@ import pytest
 
 from bkformat.cli import main
 
+from .files import asm, update, zeros
+
 FIXTURES = Path(__file__).parents[2] / "fixtures"
 VALID = str(FIXTURES / "valid" / "base-numpy-2.4.6-python-3.11.npy")
 CANONICAL = str(FIXTURES / "valid" / "canonical.npy")
@@ -111,6 +113,11 @@ def test_max_size_is_trouble_not_a_verdict(run: Callable[..., Run]) -> None:
         ["validate", "--against", HOSTILE, VALID],
         ["validate", "--against", "missing.npy", VALID],
         ["explain", "BK999"],
+        ["explain", "BK401", "999"],
+        ["explain"],
+        ["validate", "--max-size", "10M", VALID],
+        ["validate", "--max-size", "0", VALID],
+        ["validate", "--max-size", "\u0663", VALID],
         ["schema"],
         ["schema", "--json-schema", VALID],
         ["schema", "missing.npy"],
@@ -238,6 +245,18 @@ def test_inspect_json_has_the_keys_others_rely_on(run: Callable[..., Run]) -> No
     assert (hostile["valid"], hostile["stopped_at"]) == (False, hostile["findings"][-1]["offset"])
 
 
+def test_inspect_tells_what_was_not_read(run: Callable[..., Run], tmp_path: Path) -> None:
+    path = tmp_path / "cut.npy"
+    path.write_bytes(Path(VALID).read_bytes()[:200])
+    out = run("inspect", str(path)).out
+    assert "num_samples  not read\n" in out
+    assert "parameters   not read\n" in out
+    path.write_bytes(update(*zeros((2,), (3,)), form=asm.D)[:-20])
+    out = run("inspect", str(path)).out
+    assert "num_samples  7\n" in out
+    assert "parameters   1 (2 elements) before reading stopped\n" in out
+
+
 def test_inspect_takes_a_bare_file_for_an_aggregate(run: Callable[..., Run]) -> None:
     (file,) = json.loads(run("inspect", "--format", "json", BARE).out)["files"]
     assert (file["kind"], file["valid"], file["num_samples"]) == ("aggregate", True, None)
@@ -248,7 +267,7 @@ def test_github_annotations(run: Callable[..., Run]) -> None:
     lines = done.out.splitlines()
     assert [line.split(" ")[0] for line in lines[:3]] == ["::error", "::warning", "::error"]
     assert f"file={NAN},title=BK401 nan::parameters[0]: " in lines[0]
-    assert lines[3:] == ["4 files: 2 valid, 1 invalid, 1 unjudged"]
+    assert lines[3:] == ["4 files: 2 valid (1 with warnings), 1 invalid, 1 unjudged"]
 
 
 def test_junit_counts(run: Callable[..., Run]) -> None:
@@ -451,6 +470,9 @@ def test_rules_and_explain_cover_every_rule(run: Callable[..., Run]) -> None:
         assert explained.out.startswith(f"{code} {rule.name}")
         assert max(map(len, explained.out.splitlines())) <= 80
     assert run("explain", "bk203").out == run("explain", "foreign-global").out
+    assert run("explain", "203").out == run("explain", "BK203").out
+    two = run("explain", "BK203", "BK401").out
+    assert two == run("explain", "BK203").out + "\n" + run("explain", "BK401").out
 
 
 def test_version(run: Callable[..., Run]) -> None:

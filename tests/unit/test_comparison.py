@@ -70,7 +70,7 @@ def test_shapes_are_compared_exactly() -> None:
         (found,) = compared([f4(*shape)], [("float32", (3,))])
         assert found.code == "BK503"
     (found,) = compared([f4(3, 4)], [("float32", (None, 5))])
-    assert "(3, 4), the schema says (?, 5)" in found.message
+    assert "(3, 4), expected (?, 5)" in found.message
 
 
 def test_dtypes() -> None:
@@ -128,10 +128,10 @@ def test_one_is_missing() -> None:
         del have[gap]
         found = compared(have, [_A, _B, _C])
         assert found[0].code == "BK501"
-        assert "2 arrays, the schema lists 3" in found[0].message
+        assert "2 arrays, expected 3" in found[0].message
         (hint,) = hints(found)
         assert hint is not None
-        assert hint.startswith(f"parameters[{gap}] of the schema is missing")
+        assert hint.startswith(f"parameters[{gap}] is missing")
         if gap < 2:
             assert f"from parameters[{gap}] on, everything matches when shifted by one" in hint
 
@@ -142,15 +142,43 @@ def test_one_too_many() -> None:
         have.insert(at, _D)
         (hint,) = hints(compared(have, [_A, _B, _C]))
         assert hint is not None
-        assert hint.startswith(f"parameters[{at}] is not in the schema")
+        assert hint.startswith(f"parameters[{at}] is not expected")
 
 
 def test_two_are_missing() -> None:
     (hint,) = hints(compared([_A, _D], [_A, _B, _C, _D]))
     assert hint == (
-        "parameters[1:3] of the schema are missing: from parameters[1] on, "
-        "everything matches when shifted by 2"
+        "parameters[1:3] are missing: from parameters[1] on, everything matches when shifted by 2"
     )
+
+
+def test_gaps_apart() -> None:
+    (hint,) = hints(compared([_B, _D], [_A, _B, _C, _D]))
+    assert hint == ("parameters[0] and parameters[2] are missing; all else matches in its order")
+    (hint,) = hints(compared([_A, _B, _C, _D], [_B, _D]))
+    assert hint is not None
+    assert hint.startswith("parameters[0] and parameters[2] are not expected;")
+    many = [_A, _B, _C, _D, _B, _A, _C, _B]
+    (hint,) = hints(compared(many[1::2], many))
+    assert hint is not None
+    assert hint.startswith("parameters[0] and parameters[2] and parameters[4] and 1 more")
+
+
+def test_a_gap_among_neighbours_that_are_alike() -> None:
+    """Which of them is missing can't be told, so the hint does not pretend to know."""
+    (hint,) = hints(compared([_A, _B, _B, _C], [_A, _B, _B, _B, _C]))
+    assert hint == (
+        "one of parameters[1:4] is missing: from parameters[3] on, "
+        "everything matches when shifted by one"
+    )
+    (hint,) = hints(compared([_A, _B, _B], [_A, _B]))
+    assert hint == "one of parameters[1:3] is not expected; all before matches"
+    (hint,) = hints(compared([_B, _A, _A], [_C, _B, _A, _A, _A]))
+    assert hint is not None
+    assert hint.startswith("parameters[0] and one of parameters[2:5] are missing")
+    (hint,) = hints(compared([_A, _C], [_A, _B, _A, _B, _C]))
+    assert hint is not None
+    assert hint.startswith("parameters[1:4] are missing")
 
 
 def test_two_are_swapped() -> None:
@@ -172,6 +200,15 @@ def test_another_order() -> None:
     assert hints(found) == {"from parameters[0] on, the same arrays stand in another order"}
     found = compared([_A, _C, _D, _B, f4(9)], [_A, _B, _C, _D, f4(9)])
     assert hints(found) == {"parameters[3] looks moved: its place is parameters[1]"}
+
+
+def test_all_are_of_another_dtype() -> None:
+    doubles = [("float64", shape) for _, shape in (_A, _B, _C)]
+    found = compared(doubles, [_A, _B, _C])
+    assert [one.code for one in found] == ["BK502"] * 3
+    assert found[0].hint == "all are float64; convert them: [x.astype('float32') for x in arrays]"
+    assert hints(found[1:]) == {None}
+    assert hints(compared([doubles[0], _B], [_A, _B])) == {"convert it: x.astype('float32')"}
 
 
 def test_transposed() -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import numpy as np
 import pytest
 
-from bkformat import check_bytes
+from bkformat import Report, check_bytes
 from bkformat.layout import MAX_NUM_SAMPLES, LayoutReader
 from bkformat.source import BytesSource
 
@@ -155,6 +156,53 @@ def test_where_reading_stopped() -> None:
     assert cut.findings[-1].where == "parameters[1]"
     assert cut.layout.stopped_at == cut.findings[-1].offset
     assert not cut.values_checked
+
+
+def saved(*items: Any) -> Report:
+    """The report on an object array of these items, saved as numpy does."""
+    outer = np.empty(len(items), dtype=object)
+    for index, item in enumerate(items):
+        outer[index] = item
+    file = io.BytesIO()
+    np.save(file, outer, allow_pickle=True)
+    return check_bytes(file.getvalue())
+
+
+def place_of(report: Report) -> tuple[str, str]:
+    """The last finding, which is where reading stopped."""
+    assert codes(report)[-1] == "BK313"
+    return report.findings[-1].where, report.findings[-1].message
+
+
+@pytest.mark.parametrize("items", [1, 2, 999, 1000, 1001, 2000])
+def test_dicts_are_refused_where_they_stand(items: int) -> None:
+    """Picklers add items to a list in batches of 1,000, and a single one in another way."""
+    arrays = [np.zeros(2, "f4") for _ in range(items)]
+    found = {"a": arrays[0]}
+    assert place_of(saved(7, [*arrays, found])) == (
+        f"parameters[{items}]", "a dict in place of an array",
+    )  # fmt: skip
+    assert place_of(saved(7, found)) == ("parameters", "a dict in place of a list of arrays")
+    assert place_of(saved(found, arrays)) == ("num_samples", "a dict in place of an int")
+    if items % 1000:  # after a full batch, more items could follow in the same way
+        assert place_of(saved(7, arrays, found)) == ("", "a dict as a third item")
+
+
+def test_a_dict_that_was_saved_whole() -> None:
+    file = io.BytesIO()
+    np.save(file, {"w": np.zeros(2, "f4")}, allow_pickle=True)  # type: ignore[arg-type]
+    report = check_bytes(file.getvalue())
+    assert place_of(report) == ("", "a dict alone, without num_samples")
+    assert "o[0] = num_samples" in (report.findings[0].hint or "")
+
+
+def test_count_and_arrays_in_the_wrong_order() -> None:
+    report = saved([np.zeros(2, "f4"), np.zeros(3, "f8")], 7)
+    assert codes(report) == ["BK306"]
+    assert "swap them" in (report.findings[0].hint or "")
+    assert report.layout is not None
+    assert report.layout.num_samples == 7
+    assert [array.shape for array in report.layout.parameters] == [(2,), (3,)]
 
 
 def test_what_is_known_of_a_refused_protocol() -> None:

@@ -94,6 +94,24 @@ def test_faults_are_named(
 
 
 @pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b'{"version": 1, "paramters": []}', "paramters: no such key, did you mean parameters?"),
+        (b'{"version": 1, "colour": []}', "colour: no such key"),
+        (b'{"version": 1, "parameters": [{"types": 1}]}', "no such key, did you mean dtypes?"),
+        (b"{}", "version: this key is missing"),
+        (b"\x93NUMPY\x01\x00", "an .npy file; `bkformat schema` makes one of it"),
+    ],
+)
+def test_mistakes_are_told_what_to_do(data: bytes, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "s.json"
+    path.write_bytes(data)
+    with pytest.raises(InvalidSchemaError) as caught:
+        load_schema(path)
+    assert str(caught.value).endswith(message)
+
+
+@pytest.mark.parametrize(
     "data",
     [b"", b"[]", b"null", b"{", b"\xff\xfe", b'{"version": 1, "max_abs": NaN}',
      b'{"version": 1, "max_abs": Infinity}', b'{"\x1b[31m\xc3\xa9": 1}', b"[" * 100_000],
