@@ -23,15 +23,14 @@ from bkformat.recall import MAX_NBYTES, Recalled, recall, remember
 from bkformat.source import BytesSource, Source
 from bkformat.symbolic import SymbolicUnpickler
 from bkformat.symbols import (
-    Global,
     NumpyScalar,
     ObjectArray,
     Pair,
-    PendingArray,
     PyList,
     PyTuple,
     describe,
 )
+from bkformat.unfinished import open_lists
 from bkformat.writers import Writer, identify, loads_on, peek_refused
 
 __all__ = ["MAX_NUM_SAMPLES", "Kind", "LayoutReader", "UpdateLayout"]
@@ -178,7 +177,7 @@ class LayoutReader:
             return UpdateLayout(
                 kind, None, (), self._source.nbytes, protocol, writer, None, stopped_at
             )
-        outer, inner, _ = _open_lists(self._machine)
+        outer, inner, _ = open_lists(self._machine)
         num_samples = outer[0] if outer and type(outer[0]) is int else None
         arrays = [v for v in (*outer, *inner) if type(v) is ArrayLayout]
         return self._layout(self._machine, kind, num_samples, arrays, stopped_at)
@@ -189,7 +188,7 @@ class LayoutReader:
         stop = replace(stop, where=where)
         if stop.code != rules.PARAMETERS_DICT.code or where == "parameters":
             return stop
-        third = self._machine is not None and len(_open_lists(self._machine)[0]) > 1
+        third = self._machine is not None and len(open_lists(self._machine)[0]) > 1
         kind = "an array" if where.startswith("parameters") else "third" if third else where
         message, hint = _DICTS[kind]
         return replace(stop, message=message, hint=hint)
@@ -197,7 +196,7 @@ class LayoutReader:
     def _where(self) -> str:
         if self._machine is None:
             return ""
-        outer, inner, in_parameters = _open_lists(self._machine)
+        outer, inner, in_parameters = open_lists(self._machine)
         if in_parameters:
             return f"parameters[{len(inner)}]"
         if self._kind == "aggregate" and all(type(v) is ArrayLayout for v in outer):
@@ -332,9 +331,6 @@ class LayoutReader:
             )
 
 
-_BATCH = 1000
-"""Items that a pickler adds to a list at once."""
-
 _DTYPE = attrgetter("dtype")
 _NBYTES = attrgetter("nbytes")
 _FLOATS = frozenset({"float16", "float32", "float64"})
@@ -401,36 +397,3 @@ def _pairs_of(value: PyList | PyTuple | ObjectArray, offset: int) -> list[Pair]:
     if isinstance(value, PyTuple):
         return [(item, offset) for item in value.values]
     return value.pairs
-
-
-def _open_lists(machine: SymbolicUnpickler) -> tuple[list[Any], list[Any], bool]:
-    """What an unfinished stream has so far.
-
-    Items of the outer list, items of the parameters, and whether the parameters were begun.
-    """
-    values = [value for level in (*machine.levels, machine.stack) for value, _ in level]
-    lists = [index for index, value in enumerate(values) if type(value) is PyList]
-    if not lists:
-        return [], [], False
-    outer_at = lists[0]
-    if len(lists) == 1:
-        return _finished([v for v, _ in values[outer_at].pairs] + values[outer_at + 1 :]), [], False
-    inner_at = lists[1]
-    first = [v for v, _ in values[outer_at].pairs] + values[outer_at + 1 : inner_at]
-    inner = values[inner_at]
-    items = [v for v, _ in inner.pairs]
-    # Only a full batch of items is followed by more that are added without a MARK.
-    marked = any(level and level[-1][0] is inner for level in machine.levels)
-    if items and len(items) % _BATCH and not marked:
-        return _finished(first + values[inner_at:]), items, False
-    return _finished(first), _finished(items + values[inner_at + 1 :]), True
-
-
-def _finished(values: list[Any]) -> list[Any]:
-    """The values before the first that is still under construction."""
-    for index, value in enumerate(values):
-        if type(value) is PendingArray:
-            return values[:index]
-        if type(value) is Global:
-            return values[:index]
-    return values

@@ -19,8 +19,9 @@ from typing import Any, Literal, NamedTuple
 
 from bkformat.arrays import ArrayLayout
 from bkformat.dtypes import ITEMSIZES
+from bkformat.opcodes import op
 from bkformat.source import BytesSource
-from bkformat.stream import OpcodeStream, Span, op
+from bkformat.stream import OpcodeStream, Span
 
 __all__ = ["MAX_NBYTES", "Recalled", "forget", "recall", "remember"]
 

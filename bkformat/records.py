@@ -1,13 +1,7 @@
-r"""The fast path of stage 3: runs of array records, as picklers write them one after another.
+"""The fast path of stage 3: runs of array records, as picklers write them one after another.
 
-An array record has a fixed opcode run; only the shape, the dtype's memo slot, the order and the
-payload vary. In form E (protocol 4), with MEMOIZE written as p:
-
-    h. h. K00 \x85 p h. \x87 p R p ( K01   shape p   h. \x88|\x89 C.   payload   p t p b
-
-In forms C and D each p is BINPUT or LONG_BINPUT with the next index. In the canonical form there is
-none, the arguments may come from the memo as a whole, and K01 is a LONG1 padded with zeros. One
-compiled expression reads all up to the payload; what repeats from record to record is compared.
+One compiled expression reads all of a record up to its payload; what repeats from record to record
+is compared. `record_forms` says what records look like.
 
 It is an accelerator alone: a record that differs in any byte, and anything wrong, is left for the
 slow path, which reads it from its first byte. A property test holds the two together.
@@ -15,142 +9,30 @@ slow path, which reads it from its first byte. A property test holds the two tog
 
 from __future__ import annotations
 
-import re
-import struct
 from bisect import bisect_right
-from functools import lru_cache
 from itertools import accumulate
 from math import prod
 from typing import Any, Literal, NamedTuple
 
 from bkformat.arrays import ArrayLayout
 from bkformat.dtypes import ITEMSIZES
-from bkformat.stream import OpcodeStream, Span, Window, op
+from bkformat.opcodes import op
+from bkformat.record_forms import (
+    LONGEST_HEAD,
+    MOST_PUTS,
+    PUTS,
+    Names,
+    decode_shape,
+    payload_length,
+    record_form,
+)
+from bkformat.stream import OpcodeStream, Span, Window
 from bkformat.symbols import DType, Pair, PyTuple
 
-__all__ = ["NO_PUT", "Names", "RecordReader", "Run"]
-
-_INT64_MAX = 2**63 - 1
-_LONGEST_HEAD = 512
-"""Bytes of a record up to its payload, with room to spare: 32 dimensions take 160, padding 257."""
+__all__ = ["RecordReader", "Run"]
 
 _WINDOW = 1 << 16
 """Bytes looked at in one go; payloads that reach past them are stepped over."""
-
-_MOST_PUTS = 6
-"""Memo writes of a record; one without dimensions has one fewer."""
-
-_LONGEST_PADDING = 80
-"""Bytes of a padded version that are looked for first; aligning to 64 takes fewer."""
-
-_DIM = rb"(?:K.|M..|J...[\x00-\x7f])"
-_SHAPE = rb"(\)|" + _DIM + rb"{1,3}[\x85-\x87]|\(" + _DIM + rb"{4,32}t)"
-_DIM_WIDTHS = {op.BININT1: 1, op.BININT2: 2, op.BININT: 4}
-
-
-class Names(NamedTuple):
-    """Memo slots, each below 256, from which every record fetches its names.
-
-    Attributes:
-        reconstruct, ndarray, typecode: of `_reconstruct`, `ndarray` and `b"b"`.
-        arguments: of the whole (ndarray, (0,), b"b"), or None where each record builds it.
-    """
-
-    reconstruct: int
-    ndarray: int
-    typecode: int
-    arguments: int | None
-
-
-class _Puts(NamedTuple):
-    """How a record writes to the memo.
-
-    Attributes:
-        code: the opcode, b"" where records write nothing.
-        width: bytes of an index; 0 where there is none.
-        write: packs the opcode and an index.
-        head: packs the four parts of a head and the indexes between them.
-        tail: packs two writes and the opcodes between and behind them.
-    """
-
-    code: bytes
-    width: int
-    write: struct.Struct
-    head: struct.Struct
-    tail: struct.Struct
-
-    @property
-    def last(self) -> int:
-        """The greatest index; 0 where there is none."""
-        return (1 << 8 * self.width) - 1
-
-    def tail_from(self, slot: int) -> bytes:
-        """What follows a payload that goes to `slot`."""
-        if not self.width:
-            return self.code + b"t" + self.code + b"b"
-        return self.tail.pack(self.code, slot, b"t" + self.code, slot + 1, b"b")
-
-
-def _puts(code: bytes, index: str) -> _Puts:
-    texts = f"<1s{index}", f"<8s{index}4s{index}2s{index}3s", f"<1s{index}2s{index}1s"
-    return _Puts(code, struct.calcsize(f"<{index}"), *map(struct.Struct, texts))
-
-
-NO_PUT = 0
-"""Stands for an opcode where records write nothing to the memo."""
-
-_PUTS = {
-    NO_PUT: _puts(b"", ""),
-    op.MEMOIZE: _puts(b"\x94", ""),
-    op.BINPUT: _puts(b"q", "B"),
-    op.LONG_BINPUT: _puts(b"r", "I"),
-}
-
-
-class _Form(NamedTuple):
-    """Records whose names come from the same memo slots, and which write to it in the same way.
-
-    Attributes:
-        pattern: a record up to its payload: padded version, shape, memo write, dtype and order,
-            length.
-        parts: what stands before, between and behind the first three memo writes, up to the
-            version 1 as pickle writes it.
-        starts: without indexes, every start of a record that is known by heart -> the rest of its
-            version, b"" where that is pickle's own.
-    """
-
-    pattern: re.Pattern[bytes]
-    parts: tuple[bytes, bytes, bytes, bytes]
-    starts: dict[bytes, bytes]
-
-
-@lru_cache(maxsize=8)
-def _form(names: Names, put: int) -> _Form:
-    puts = _PUTS[put]
-    code, index = puts.code, b"." * puts.width
-    fetch_all = _get(names.reconstruct)
-    if names.arguments is None:
-        calls = [fetch_all + _get(names.ndarray) + b"K\0\x85", _get(names.typecode) + b"\x87", b"R"]
-    else:
-        calls = [fetch_all + _get(names.arguments), b"", b"R"]
-    parts = [call + code if call else b"" for call in calls]
-    start = b"".join(parts) + b"("
-    starts = {start + b"K\x01": b""}
-    for nbytes in range(1, _LONGEST_PADDING):
-        starts[start + b"\x8a" + bytes([nbytes])] = b"\x01".ljust(nbytes, b"\0")
-    p = re.escape(code) + index
-    text = (
-        b"".join(re.escape(call) + p for call in calls if call)
-        + rb"\((?:K\x01|\x8a(.\x01\x00*))" + _SHAPE
-        + (rb"(?:" + re.escape(code) + b"(" + index + rb"))?" if code else rb"(\Z)?")
-        + rb"((?:h.|j....)[\x88\x89])(?:C(.)|B(....))"
-    )  # fmt: skip
-    pattern = re.compile(text, re.DOTALL)
-    return _Form(pattern, (parts[0], parts[1], parts[2], b"(K\x01"), starts)
-
-
-def _get(slot: int) -> bytes:
-    return b"h" + bytes([slot])
 
 
 class _Spec(NamedTuple):
@@ -171,41 +53,6 @@ class _Spec(NamedTuple):
     length: bytes
     puts: int
     opcodes: int
-
-
-def _length(nbytes: int) -> bytes:
-    """What stands before a payload; past 4 GiB it is another opcode, which no record here has."""
-    if nbytes < 256:
-        return _SHORT[nbytes]
-    return b"B" + (nbytes & 0xFFFF_FFFF).to_bytes(4, "little")
-
-
-_SHORT = [b"C" + bytes([nbytes]) for nbytes in range(256)]
-_IS_SHAPE = re.compile(_SHAPE, re.DOTALL).fullmatch
-
-# Every second byte of the shapes whose dimensions are below 256 and can't overflow, by length.
-_FEW = {1: b")", 3: b"K\x85", 5: b"KK\x86", 7: b"KKK\x87"}
-_MORE = {2 + 2 * rank: b"K" * rank + b"t" for rank in range(4, 8)}
-
-
-def _decode_shape(text: bytes) -> tuple[int, ...] | None:
-    """The shape that these opcodes push; None where they are none that fit, or it is huge."""
-    if text[::2] == _FEW.get(len(text)):
-        return tuple(text[1::2])
-    if text[1::2] == _MORE.get(len(text)) and text[0] == op.MARK:
-        return tuple(text[2:-1:2])
-    if not _IS_SHAPE(text):
-        return None
-    dims = []
-    index = 1 if text[0] == op.MARK else 0
-    last = len(text) - 1
-    while index < last:
-        width = _DIM_WIDTHS[text[index]]
-        dims.append(int.from_bytes(text[index + 1 : index + 1 + width], "little"))
-        index += 1 + width
-    if text[0] != op.MARK and len(dims) != text[last] - op.TUPLE1 + 1:
-        return None
-    return tuple(dims) if prod(dim or 1 for dim in dims) <= _INT64_MAX // 16 else None
 
 
 class Run:
@@ -275,19 +122,12 @@ class RecordReader:
     """
 
     __slots__ = (
-        "_arguments",
-        "_dtypes",
-        "_fetched",
-        "_form",
-        "_opcodes",
-        "_puts",
-        "_rest",
-        "_specs",
-    )
+        "_arguments", "_dtypes", "_fetched", "_form", "_opcodes", "_puts", "_rest", "_specs",
+    )  # fmt: skip
 
     def __init__(self, names: Names, arguments: tuple[PyTuple, PyTuple], put: int) -> None:
-        self._form = _form(names, put)
-        self._puts = _PUTS[put]
+        self._form = record_form(names, put)
+        self._puts = PUTS[put]
         self._opcodes = 15 if names.arguments is None else 11
         self._arguments = arguments
         self._specs: dict[bytes, dict[bytes, _Spec]] = {b"": {}}
@@ -320,7 +160,7 @@ class RecordReader:
         new = tuple.__new__  # half the time of ArrayLayout(...)
         keep = stream.structure.append if stream.keeps_structure else None
         form, puts, pairs = self._form, self._puts, run.pairs
-        code, width, last = puts.code, puts.width, puts.last - _MOST_PUTS
+        code, width, last = puts.code, puts.width, puts.last - MOST_PUTS
         write_of, head_of, tail_of = puts.write.pack, puts.head.pack, puts.tail.pack
         starts, (one, two, three, four) = form.starts, form.parts
         before = sum(map(len, form.parts)) + 3 * width
@@ -342,7 +182,7 @@ class RecordReader:
             elif buffer[index:at] == head_of(one, slot, two, slot + 1, three, slot + 2, four):
                 padding, mark = b"", write_of(code, slot + 3) + rest
             if padding is not None and rest:
-                middle = find(mark, at, at + _LONGEST_HEAD)
+                middle = find(mark, at, at + LONGEST_HEAD)
                 shape = buffer[at:middle] if middle > 0 else b""
                 spec = specs.get(shape) or self._spec(shape, rest, memo)
                 middle += len(mark)
@@ -383,7 +223,7 @@ class RecordReader:
         """Read the start of any record of the form; None where the slow path must look."""
         puts = self._puts
         record = self._form.pattern.match(buffer, index, end)
-        if record is None or (puts.width and slot > puts.last - _MOST_PUTS):
+        if record is None or (puts.width and slot > puts.last - MOST_PUTS):
             return None
         padding, shape, put, rest, short, long = record.groups()
         nbytes = short[0] if short else int.from_bytes(long, "little")
@@ -416,7 +256,7 @@ class RecordReader:
             return None
         head = self._head(buffer, index, len(buffer), run.stop, memo)
         if head is None:
-            if not index or len(buffer) - index > _LONGEST_HEAD or not stream.beyond(window):
+            if not index or len(buffer) - index > LONGEST_HEAD or not stream.beyond(window):
                 return None
             stream.enter(window, stream.frame_end)
             return stream.peek(base + index, _WINDOW)
@@ -452,7 +292,7 @@ class RecordReader:
         specs = self._specs.get(rest) or self._specs.setdefault(rest, {})
         if not bare and shape in specs:
             return specs[shape]
-        dims = _decode_shape(shape)
+        dims = decode_shape(shape)
         dtype, itemsize, order = self._fetched.get(rest) or self._fetch(rest, memo)
         writes = self._puts.code
         if dims is None or not itemsize or (writes and bare is bool(dims)):
@@ -460,9 +300,9 @@ class RecordReader:
         if order == "F" and len(dims) < 2:
             return None
         nbytes = prod(dims) * itemsize
-        puts = _MOST_PUTS - (not dims) if writes else 0
+        puts = MOST_PUTS - (not dims) if writes else 0
         opcodes = self._opcodes + len(dims) + (len(dims) > 3) + puts
-        values = (dims, dtype, order, nbytes, _length(nbytes), puts, opcodes)
+        values = (dims, dtype, order, nbytes, payload_length(nbytes), puts, opcodes)
         spec: _Spec = tuple.__new__(_Spec, values)  # half the time of _Spec(...)
         if dims or not writes:
             specs[shape] = spec

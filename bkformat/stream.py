@@ -26,10 +26,11 @@ from typing import Any, NamedTuple, NoReturn
 
 from bkformat import rules
 from bkformat.findings import Rejected, quoted
+from bkformat.opcodes import OTHER_NAMES, op
 from bkformat.rules import Rule
 from bkformat.source import Source
 
-__all__ = ["OpcodeStream", "Span", "Window", "op"]
+__all__ = ["OpcodeStream", "Span", "Window"]
 
 MAX_TEXT = 256
 MAX_GLOBAL_LINE = 128
@@ -39,60 +40,6 @@ OPCODES_PER_ARRAY = 64
 
 _SMALLEST_WINDOW = 4096
 _LARGEST_WINDOW = 1 << 18
-
-
-class op:  # noqa: N801  (a namespace of constants, written op.BUILD)
-    """The opcodes that an update may hold, by their names in pickletools."""
-
-    MARK = 0x28
-    EMPTY_TUPLE = 0x29
-    STOP = 0x2E
-    BINBYTES = 0x42
-    SHORT_BINBYTES = 0x43
-    BINFLOAT = 0x47
-    BININT = 0x4A
-    BININT1 = 0x4B
-    BININT2 = 0x4D
-    NONE = 0x4E
-    REDUCE = 0x52
-    BINUNICODE = 0x58
-    EMPTY_LIST = 0x5D
-    APPEND = 0x61
-    BUILD = 0x62
-    GLOBAL = 0x63
-    APPENDS = 0x65
-    BINGET = 0x68
-    LONG_BINGET = 0x6A
-    BINPUT = 0x71
-    LONG_BINPUT = 0x72
-    TUPLE = 0x74
-    EMPTY_DICT = 0x7D
-    PROTO = 0x80
-    TUPLE1 = 0x85
-    TUPLE2 = 0x86
-    TUPLE3 = 0x87
-    NEWTRUE = 0x88
-    NEWFALSE = 0x89
-    LONG1 = 0x8A
-    LONG4 = 0x8B
-    SHORT_BINUNICODE = 0x8C
-    BINBYTES8 = 0x8E
-    STACK_GLOBAL = 0x93
-    MEMOIZE = 0x94
-    FRAME = 0x95
-
-
-# Names for messages alone: every opcode that is in no table.
-_OTHER_NAMES = {
-    0x30: "POP", 0x31: "POP_MARK", 0x32: "DUP", 0x46: "FLOAT", 0x49: "INT", 0x4C: "LONG",
-    0x50: "PERSID", 0x51: "BINPERSID", 0x53: "STRING", 0x54: "BINSTRING", 0x55: "SHORT_BINSTRING",
-    0x56: "UNICODE", 0x64: "DICT", 0x67: "GET", 0x69: "INST", 0x6C: "LIST", 0x6F: "OBJ",
-    0x70: "PUT", 0x73: "SETITEM", 0x75: "SETITEMS", 0x80: "PROTO", 0x81: "NEWOBJ", 0x82: "EXT1",
-    0x83: "EXT2", 0x84: "EXT4", 0x8C: "SHORT_BINUNICODE", 0x8D: "BINUNICODE8", 0x8E: "BINBYTES8",
-    0x8F: "EMPTY_SET", 0x90: "ADDITEMS", 0x91: "FROZENSET", 0x92: "NEWOBJ_EX",
-    0x93: "STACK_GLOBAL", 0x94: "MEMOIZE", 0x95: "FRAME", 0x96: "BYTEARRAY8", 0x97: "NEXT_BUFFER",
-    0x98: "READONLY_BUFFER",
-}  # fmt: skip
 
 
 class Span(NamedTuple):
@@ -322,7 +269,7 @@ class OpcodeStream:
         """Step over FRAME and its length, and note where the frame ends."""
         offset = self.offset
         if code != op.FRAME or self.protocol < 4:
-            name = _OTHER_NAMES.get(code, "unknown opcode")
+            name = OTHER_NAMES.get(code, "unknown opcode")
             self._reject(rules.FORBIDDEN_OPCODE, offset, f"{name} (0x{code:02x})")
         self._index += 1
         length = int.from_bytes(self.take(8), "little")

@@ -25,10 +25,12 @@ from bkformat.allowed import ALLOWED_GLOBALS, refuse_global
 from bkformat.arrays import ArrayLayout, judge_shape
 from bkformat.dtypes import parse_dtype, refusal
 from bkformat.findings import Rejected, quoted
-from bkformat.records import NO_PUT, Names, RecordReader, Run
+from bkformat.opcodes import op
+from bkformat.record_forms import NO_PUT, Names
+from bkformat.records import RecordReader, Run
 from bkformat.rules import Rule
 from bkformat.source import Source
-from bkformat.stream import OPCODES_PER_ARRAY, OpcodeStream, Span, op
+from bkformat.stream import OPCODES_PER_ARRAY, OpcodeStream, Span
 from bkformat.symbols import (
     DType,
     Global,

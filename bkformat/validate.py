@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from bkformat.comparison import compare_layout
 from bkformat.errors import InvalidUpdateError
 from bkformat.findings import Finding, Rejected, Report, bounded
 from bkformat.layout import Kind, LayoutReader, UpdateLayout
@@ -169,6 +168,8 @@ def judge(
     layout, findings = _read_layout(reader)
     complete = layout is not None and layout.stopped_at is None
     if layout is not None and complete and schema is not None:
+        from bkformat.comparison import compare_layout
+
         findings += _placed(compare_layout(layout, schema, positions=reader.comparable), reader)
     values = values and complete
     structure = reader.structure() if sha256 else []

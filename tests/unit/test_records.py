@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
-from bkformat import recall, records
+from bkformat import recall
 from bkformat.arrays import ArrayLayout
+from bkformat.dtypes import ITEMSIZES
+from bkformat.record_forms import decode_shape
 from bkformat.records import RecordReader, Run
 from bkformat.source import BytesSource
 from bkformat.stream import OpcodeStream, Span, Window
@@ -147,7 +149,7 @@ def test_no_more_than_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_run_resolves_every_slot() -> None:
-    dtype = DType("f4", records.ITEMSIZES)  # type: ignore[arg-type]
+    dtype = DType("f4", ITEMSIZES)  # type: ignore[arg-type]
     arguments = (PyTuple((0,), 1), PyTuple(("args",), 2))
     run = Run(10, arguments, {"float32": dtype})
     matrix = ArrayLayout("float32", (2, 3), "F", 500, 24)
@@ -169,7 +171,7 @@ def test_run_resolves_every_slot() -> None:
 
 
 def test_dimensions_of_every_width() -> None:
-    decode = records._decode_shape
+    decode = decode_shape
     assert decode(b")") == ()
     assert decode(b"K\x05\x85") == (5,)
     assert decode(b"K\x05M\x01\x01\x86") == (5, 257)

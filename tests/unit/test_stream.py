@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from bkformat.findings import Rejected
+from bkformat.opcodes import op
 from bkformat.source import BytesSource
-from bkformat.stream import OPCODES_AT_FIRST, OpcodeStream, Span, op
+from bkformat.stream import OPCODES_AT_FIRST, OpcodeStream, Span
 
 from .files import asm
 
