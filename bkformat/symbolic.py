@@ -57,6 +57,9 @@ _MEMOIZED = frozenset({
     op.BINBYTES8, op.TUPLE, op.TUPLE1, op.TUPLE2, op.TUPLE3, op.EMPTY_LIST, op.REDUCE,
 })  # fmt: skip
 
+_OBJECT_FLAGS = 63
+"""Of a dtype of references; without them numpy takes the list of items for raw bytes."""
+
 _UNSET = object()
 _VALUE = itemgetter(0)
 _CONTAINERS = frozenset({PyTuple, PyList, ObjectArray})
@@ -490,9 +493,10 @@ def _judge_dtype_state(dtype: DType, values: tuple[Any, ...], offset: int) -> st
     wanted = "<>" if itemsize > 1 and name != "object" else "|"
     if type(order) is str and len(order) == 1 and order in wanted:
         nones = (None, None, None)
-        if name == "object" and _same(values, (3, order, *nones, -1, -1, 63)):
-            return name
-        if rule is rules.DATETIME:
+        if name == "object":
+            if _same(values, (3, order, *nones, -1, -1, _OBJECT_FLAGS)):
+                return name
+        elif rule is rules.DATETIME:
             if _same(values[:8], (4, order, *nones, -1, -1, 0)) and len(values) == 9:
                 return name
         elif _same(values, (3, order, *nones, -1, -1, 0)) and dtype.text[0] not in "SUV":
