@@ -159,7 +159,7 @@ def validate(
 
 
 def _skipped(path: str) -> None:
-    _complain(f"{printable(path)}: skipped, links in folders are not followed; name it to judge it")
+    _complain(f"{printable(path)}: a linked folder, skipped; name it to judge what is in it")
 
 
 def _complaining(entries: Iterable[Entry]) -> Iterator[Entry]:
@@ -192,13 +192,15 @@ def _schema(
 def _inferred(path: str, *, values: bool) -> UpdateSchema:
     """The schema of a reference file, which must be valid itself."""
     from bkformat.files import source_at
-    from bkformat.schema import infer_schema
+    from bkformat.schema import any_dtype, infer_schema
     from bkformat.validate import judge
 
     with source_at(path) as source:
-        report = judge(source, None, None, values).report
+        report = judge(source, any_dtype(), None, values).report
     if not report.valid or report.layout is None:
         message = f"{printable(path)} gives no schema: {printable(report.summary())}"
+        if path.lower().endswith(".json"):
+            message += "; --schema takes a schema file"
         raise click.ClickException(message)
     return infer_schema(report.layout)
 
@@ -258,11 +260,11 @@ def schema(file: str | None, json_schema: bool) -> int:
         click.echo(json.dumps(schemas.json_schema(), indent=2))
         return 0
     from bkformat.files import source_at
-    from bkformat.schema import infer_schema
+    from bkformat.schema import any_dtype, infer_schema
     from bkformat.validate import judge
 
     with source_at(file or "") as source:
-        report = judge(source, None, None).report
+        report = judge(source, any_dtype(), None).report
     if not report.valid or report.layout is None:
         _refuse(file or "", report)
         return 1

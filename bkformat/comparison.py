@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from bkformat import rules
 from bkformat.arrays import ArrayLayout
+from bkformat.dtypes import ITEMSIZES
 from bkformat.findings import Finding, finding, quoted
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ __all__ = ["compare_layout"]
 
 _T = TypeVar("_T")
 _U = TypeVar("_U")
+_Fits = Callable[["ArrayLayout", "ArraySpec"], bool]
 
 
 def compare_layout(
@@ -33,10 +35,14 @@ def compare_layout(
     `positions` False leaves out what compares arrays by position, where they have none yet.
     """
     found = [*_file_size(layout, schema), *_num_samples(layout, schema)]
+    arrays, places = layout.parameters, layout.positions
     if schema.dtypes is not None:
-        found += _allowed_dtypes(layout.parameters, schema.dtypes)
+        found += _allowed_dtypes(places or range(len(arrays)), arrays, schema.dtypes)
     if positions and schema.parameters is not None:
-        found += _parameters(layout.parameters, schema.parameters)
+        if places is None:
+            found += _parameters(arrays, schema.parameters)
+        else:
+            found += _placed(places, arrays, schema.parameters)
     return found
 
 
@@ -58,12 +64,23 @@ def _num_samples(layout: UpdateLayout, schema: UpdateSchema) -> Iterator[Finding
         yield finding(rules.NUM_SAMPLES_BOUNDS, message, where="num_samples")
 
 
-def _allowed_dtypes(arrays: Sequence[ArrayLayout], allowed: Sequence[str]) -> Iterator[Finding]:
-    for index, array in enumerate(arrays):
-        if array.dtype not in allowed:
+def _allowed_dtypes(
+    places: Sequence[int], arrays: Sequence[ArrayLayout], allowed: Sequence[str]
+) -> Iterator[Finding]:
+    for index, array in zip(places, arrays, strict=True):
+        if array.dtype not in allowed and array.dtype in ITEMSIZES:
             message = f"{array.dtype}, the schema allows {', '.join(allowed) or 'none'}"
             where = f"parameters[{index}].dtype"
             yield finding(rules.DTYPE_NOT_ALLOWED, message, offset=array.offset, where=where)
+
+
+def _placed(
+    places: Sequence[int], arrays: Sequence[ArrayLayout], specs: Sequence[ArraySpec]
+) -> Iterator[Finding]:
+    """Each array by itself, where other items, refused already, stand between them."""
+    for index, array in zip(places, arrays, strict=True):
+        if index < len(specs):
+            yield from _mismatches(index, array, specs[index], None)
 
 
 def _parameters(arrays: Sequence[ArrayLayout], specs: Sequence[ArraySpec]) -> list[Finding]:
@@ -77,7 +94,9 @@ def _parameters(arrays: Sequence[ArrayLayout], specs: Sequence[ArraySpec]) -> li
         found.append(finding(rules.PARAMETER_COUNT, message, where="parameters", hint=hint))
     for index, (array, spec) in enumerate(zip(arrays, specs, strict=False)):
         found += _mismatches(index, array, spec, hint)
-    if hint is not None:  # what is wrong with the whole is said once
+    # What is wrong with the whole is said once; where arrays are missing, none is compared with its
+    # own counterpart, and what each should become is not known.
+    if hint is not None or len(arrays) != len(specs):
         found[1:] = [replace(mismatch, hint=None) for mismatch in found[1:]]
     return found
 
@@ -86,7 +105,8 @@ def _mismatches(
     index: int, array: ArrayLayout, spec: ArraySpec, hint: str | None
 ) -> Iterator[Finding]:
     name = f" ({quoted(spec.name)})" if spec.name is not None else ""
-    if spec.dtype is not None and array.dtype != spec.dtype:
+    # A dtype that no update may hold was refused already, with another remedy.
+    if spec.dtype is not None and array.dtype != spec.dtype and array.dtype in ITEMSIZES:
         message = f"{array.dtype}, expected {spec.dtype}{name}"
         yield finding(
             rules.DTYPE_MISMATCH, message, offset=array.offset, where=f"parameters[{index}].dtype",
@@ -121,17 +141,19 @@ def _fits(array: ArrayLayout, spec: ArraySpec) -> bool:
     return (spec.dtype is None or array.dtype == spec.dtype) and _shape_fits(array, spec)
 
 
-def _fitted(spec: ArraySpec, array: ArrayLayout) -> bool:
-    return _fits(array, spec)
-
-
 def _transposed(array: ArrayLayout, spec: ArraySpec) -> bool:
     turned = array._replace(shape=array.shape[::-1])
     return array.shape != turned.shape and _shape_fits(turned, spec)
 
 
-def _all_fit(arrays: Sequence[ArrayLayout], specs: Sequence[ArraySpec]) -> bool:
-    return len(arrays) == len(specs) and all(map(_fits, arrays, specs))
+def _fits_turned(array: ArrayLayout, spec: ArraySpec) -> bool:
+    return _shape_fits(array, spec) or _transposed(array, spec)
+
+
+def _all_fit(
+    arrays: Sequence[ArrayLayout], specs: Sequence[ArraySpec], fits: _Fits | None = None
+) -> bool:
+    return len(arrays) == len(specs) and all(map(fits or _fits, arrays, specs))
 
 
 # --- hints -----------------------------------------------------------------------------------
@@ -139,19 +161,33 @@ def _all_fit(arrays: Sequence[ArrayLayout], specs: Sequence[ArraySpec]) -> bool:
 
 def _alignment_hint(arrays: Sequence[ArrayLayout], specs: Sequence[ArraySpec]) -> str | None:
     """What would make everything match: gaps, a swap, another order, another dtype; or None."""
+    hint = _order_hint(arrays, specs, _fits)
+    if hint is not None:
+        return hint
+    dtypes = _dtype_hint(arrays, specs)
+    if len(arrays) == len(specs) and all(map(_shape_fits, arrays, specs)):
+        return dtypes
+    hint = _order_hint(arrays, specs, _shape_fits)
+    if hint is not None:
+        return f"by their shapes, {hint}" + (f"; {dtypes}" if dtypes else "")
+    hint = _order_hint(arrays, specs, _fits_turned) if len(arrays) != len(specs) else None
+    return f"{hint}; others look transposed" if hint is not None else None
+
+
+def _order_hint(
+    arrays: Sequence[ArrayLayout], specs: Sequence[ArraySpec], fits: _Fits
+) -> str | None:
     first = next(
-        (i for i, (a, s) in enumerate(zip(arrays, specs, strict=False)) if not _fits(a, s)),
+        (i for i, (a, s) in enumerate(zip(arrays, specs, strict=False)) if not fits(a, s)),
         min(len(arrays), len(specs)),
     )
     if len(arrays) < len(specs):
-        return _gap_hint(arrays, specs, first, _fits, specs, "missing")
+        return _gap_hint(arrays, specs, first, fits, specs, "missing")
     if len(arrays) > len(specs):
-        return _gap_hint(specs, arrays, first, _fitted, (), "not expected")
-    return (
-        _swap_hint(arrays, specs, first)
-        or _move_hint(arrays, specs, first)
-        or _dtype_hint(arrays, specs)
-    )
+        return _gap_hint(
+            specs, arrays, first, lambda spec, array: fits(array, spec), (), "not expected"
+        )
+    return _swap_hint(arrays, specs, first, fits) or _move_hint(arrays, specs, first, fits)
 
 
 class _Gap(NamedTuple):
@@ -250,42 +286,46 @@ def _gap_text(gap: _Gap, specs: Sequence[ArraySpec]) -> str:
     return text if gap.first == gap.last else f"{_number(gap.length)} of {text}"
 
 
-def _swap_hint(arrays: Sequence[ArrayLayout], specs: Sequence[ArraySpec], first: int) -> str | None:
-    wrong = [i for i in range(first, len(arrays)) if not _fits(arrays[i], specs[i])]
+def _swap_hint(
+    arrays: Sequence[ArrayLayout], specs: Sequence[ArraySpec], first: int, fits: _Fits
+) -> str | None:
+    wrong = [i for i in range(first, len(arrays)) if not fits(arrays[i], specs[i])]
     if len(wrong) != 2:
         return None
     one, other = wrong
-    if _fits(arrays[one], specs[other]) and _fits(arrays[other], specs[one]):
+    if fits(arrays[one], specs[other]) and fits(arrays[other], specs[one]):
         return f"parameters[{one}] and parameters[{other}] look swapped"
     return None
 
 
-def _move_hint(arrays: Sequence[ArrayLayout], specs: Sequence[ArraySpec], first: int) -> str | None:
+def _move_hint(
+    arrays: Sequence[ArrayLayout], specs: Sequence[ArraySpec], first: int, fits: _Fits
+) -> str | None:
     """One array that moved: the rest matches when it is taken out and put where it belongs."""
-    wrong = [i for i in range(first, len(arrays)) if not _fits(arrays[i], specs[i])]
-    last = wrong[-1]
-    if last == first:
+    wrong = [i for i in range(first, len(arrays)) if not fits(arrays[i], specs[i])]
+    if len(wrong) < 2:
         return None
-    if _fits(arrays[first], specs[last]) and _all_fit(
-        arrays[first + 1 : last + 1], specs[first:last]
+    last = wrong[-1]
+    if fits(arrays[first], specs[last]) and _all_fit(
+        arrays[first + 1 : last + 1], specs[first:last], fits
     ):
         return f"parameters[{first}] looks moved: its place is parameters[{last}]"
-    if _fits(arrays[last], specs[first]) and _all_fit(
-        arrays[first:last], specs[first + 1 : last + 1]
+    if fits(arrays[last], specs[first]) and _all_fit(
+        arrays[first:last], specs[first + 1 : last + 1], fits
     ):
         return f"parameters[{last}] looks moved: its place is parameters[{first}]"
-    if _same_arrays(arrays, specs):
+    if fits is _fits and _same_arrays(arrays, specs):
         return f"from parameters[{first}] on, the same arrays stand in another order"
     return None
 
 
 def _dtype_hint(arrays: Sequence[ArrayLayout], specs: Sequence[ArraySpec]) -> str | None:
     """All arrays are of one dtype, and all should be of another."""
-    pairs = {(array.dtype, spec.dtype) for array, spec in zip(arrays, specs, strict=True)}
-    have, want = next(iter(pairs))
-    if len(pairs) > 1 or len(arrays) == 1 or not all(map(_shape_fits, arrays, specs)):
+    have, want = {array.dtype for array in arrays}, {spec.dtype for spec in specs}
+    if len(have) != 1 or len(want) != 1 or have == want or None in want or len(arrays) == 1:
         return None
-    return f"all are {have}; convert them: [x.astype({want!r}) for x in arrays]"
+    (have_one,), (want_one,) = have, want
+    return f"all are {have_one}; convert them: [x.astype({want_one!r}) for x in arrays]"
 
 
 def _same_arrays(arrays: Sequence[ArrayLayout], specs: Sequence[ArraySpec]) -> bool:

@@ -30,7 +30,8 @@ class InvalidUpdateError(BkFormatError):
     """
 
     def __init__(self, report: Report) -> None:
-        super().__init__(report.summary())
+        hint = report.remedy()
+        super().__init__(f"{report.summary()}; fix: {hint}" if hint else report.summary())
         self.report = report
 
     def __reduce__(self) -> tuple[type[InvalidUpdateError], tuple[Report]]:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["expand", "inspect_paths", "judge_paths", "measure", "source_at"]
 
 STDIN = "-"
+_LINK = "a link, which is not followed in a folder; name it to judge it"
 _SPOOL_BLOCK = 1 << 20
 
 
@@ -33,7 +34,7 @@ def expand(
 ) -> Iterator[str | Entry]:
     """Each path, a folder as every .npy file below it; trouble on the way as an entry.
 
-    Links inside folders are not followed; `skipped` is told of each.
+    Links inside folders are not followed: one named .npy is trouble; `skipped` is told of folders.
     """
     for path in paths:
         if path != STDIN and os.path.isdir(path):
@@ -51,11 +52,9 @@ def _walk(folder: str, skipped: Callable[[str], None]) -> Iterator[str | Entry]:
             path = os.path.join(parent, name)
             if not name.lower().endswith(".npy"):
                 continue
-            if os.path.islink(path):
-                skipped(path)
-                continue
             found = True
-            yield path
+            linked = os.path.islink(path)
+            yield Entry(path, OSError(errno.ELOOP, _LINK, path)) if linked else path
         for name in folders:
             path = os.path.join(parent, name)
             if os.path.islink(path):

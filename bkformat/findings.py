@@ -8,14 +8,24 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, NoReturn
 
 from bkformat.rules import ERROR, Rule
 
 if TYPE_CHECKING:
     from bkformat.layout import UpdateLayout
 
-__all__ = ["MAX_PER_RULE", "Finding", "Rejected", "Report", "bounded", "finding", "quoted"]
+__all__ = [
+    "MAX_PER_RULE",
+    "Finding",
+    "Rejected",
+    "Report",
+    "bounded",
+    "finding",
+    "finding_lines",
+    "quoted",
+]
 
 MAX_PER_RULE = 100
 """Findings of one rule that are listed one by one; one more then says how many were left out."""
@@ -85,16 +95,72 @@ class Report:
         """Warnings found, those that are not listed included."""
         return sum(f.severity != ERROR for f in self.findings) + self.omitted_warnings
 
+    def __bool__(self) -> NoReturn:
+        """Refused: an invalid report would be true, as any object is."""
+        raise TypeError("a report is neither true nor false; ask for report.valid")
+
+    def __str__(self) -> str:
+        """The verdict and every finding with its remedy, for a terminal of 80 columns."""
+        digest = [f"  sha256 {self.sha256}"] if self.sha256 else []
+        return "\n".join([self._verdict(), *finding_lines(self.findings), *digest])
+
+    def _verdict(self) -> str:
+        errors, warnings = self.num_errors, self.num_warnings
+        counts = [_plural(errors, "error")] if errors else []
+        counts += [_plural(warnings, "warning")] if warnings else []
+        if not self.valid:
+            return f"invalid ({', '.join(counts)})"
+        about = [self.kind]
+        if self.layout is not None:
+            if self.layout.num_samples is not None:
+                about.append(f"num_samples {self.layout.num_samples:,}")
+            about.append(_plural(len(self.layout.parameters), "array"))
+        unchecked = [] if self.values_checked else ["values not checked"]
+        return f"valid ({', '.join([*about, *unchecked, *counts])})"
+
     def summary(self) -> str:
         """One line: "valid", or the first finding that counts and how many more there are."""
-        against = [f for f in self.findings if self.strict or f.severity == ERROR]
-        if not against:
+        first = self._first()
+        if first is None:
             return "valid"
-        first = against[0]
         others = self.num_errors + (self.num_warnings if self.strict else 0) - 1
         more = f" (and {others:,} more)" if others else ""
         where = f"{first.where}: " if first.where else ""
         return f"{first.code} {first.name}: {where}{first.message}{more}"
+
+    def remedy(self) -> str | None:
+        """What to do about the finding of the summary, in one line; None where there is none."""
+        first = self._first()
+        return first.hint if first is not None else None
+
+    def _first(self) -> Finding | None:
+        """The first finding that makes the file invalid."""
+        return next((f for f in self.findings if self.strict or f.severity == ERROR), None)
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'s' if count != 1 else ''}"
+
+
+def finding_lines(findings: Iterable[Finding]) -> list[str]:
+    """Findings for a terminal of 80 columns: what, where, what to do; the same remedy said once."""
+    import textwrap  # where there is nothing to say, it is not needed
+
+    wrap = partial(textwrap.wrap, width=80, break_long_words=True)
+    lines: list[str] = []
+    said: set[tuple[str, str]] = set()
+    for found in findings:
+        place = [found.where] if found.where else []
+        if found.offset is not None:
+            place.append(f"offset {found.offset:,}")
+        head = f"  {found.code} {found.name}"
+        head += " (warning)" if found.severity != ERROR else ""
+        lines.append(f"{head}: {', '.join(place)}" if place else head)
+        lines += wrap(found.message, initial_indent=" " * 4, subsequent_indent=" " * 4)
+        if found.hint and (found.code, found.hint) not in said:
+            said.add((found.code, found.hint))
+            lines += wrap(found.hint, initial_indent="    fix: ", subsequent_indent=" " * 9)
+    return lines
 
 
 class Rejected(Exception):  # noqa: N818  (a verdict on the input, not an error of ours)

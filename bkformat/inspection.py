@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bkformat.arrays import ArrayLayout
 from bkformat.escape import printable
+from bkformat.findings import finding_lines
 from bkformat.layout import UpdateLayout
-from bkformat.render import Entry, Tally, finding_lines, report_fields
+from bkformat.render import Entry, Tally, report_fields
 from bkformat.writers import WRITERS
 
 if TYPE_CHECKING:
@@ -69,8 +70,17 @@ def _fields(item: Inspected) -> dict[str, Any]:
     fields["stopped_at"] = layout.stopped_at if layout else _first_offset(common["findings"])
     fields["findings"] = common["findings"]
     arrays = layout.parameters if layout else ()
-    fields["arrays"] = [_array_fields(index, array, item) for index, array in enumerate(arrays)]
+    places = _positions(layout) if layout else ()
+    fields["arrays"] = [
+        _array_fields(index, array, item, _at(item.stats, at))
+        for at, (index, array) in enumerate(zip(places, arrays, strict=True))
+    ]
     return fields
+
+
+def _positions(layout: UpdateLayout) -> Sequence[int]:
+    """What the arrays are called by in findings and schemas."""
+    return range(len(layout.parameters)) if layout.positions is None else layout.positions
 
 
 def _first_offset(findings: Sequence[dict[str, Any]]) -> int | None:
@@ -78,7 +88,9 @@ def _first_offset(findings: Sequence[dict[str, Any]]) -> int | None:
     return findings[0]["offset"] if findings else None
 
 
-def _array_fields(index: int, array: ArrayLayout, item: Inspected) -> dict[str, Any]:
+def _array_fields(
+    index: int, array: ArrayLayout, item: Inspected, stats: ArrayStats | None
+) -> dict[str, Any]:
     fields = {
         "index": index,
         "name": _at(item.names, index),
@@ -89,7 +101,6 @@ def _array_fields(index: int, array: ArrayLayout, item: Inspected) -> dict[str, 
         "nbytes": array.nbytes,
         "aligned": array.aligned,
     }
-    stats = _at(item.stats, index)
     if stats is not None:
         fields["stats"] = stats._asdict()
     return fields
@@ -115,8 +126,7 @@ def _lines(item: Inspected) -> Iterator[str]:
         yield from _table(layout, item)
         if item.stats:
             yield from _stats_table(layout, item)
-    for found in report.findings:
-        yield from finding_lines(found)
+    yield from finding_lines(report.findings)
     if layout and layout.stopped_at is not None:
         yield f"  reading stopped at offset {layout.stopped_at:,}; what follows is not described"
 
@@ -160,7 +170,7 @@ def _table(layout: UpdateLayout, item: Inspected) -> Iterator[str]:
             _cut(_shape(array), 30 if named else 46),
             _size(array.nbytes),
         )
-        for index, array in enumerate(layout.parameters)
+        for index, array in zip(_positions(layout), layout.parameters, strict=True)
     ]
     heads = ("index", "name" if named else "", "dtype", "shape", "size")
     yield from _columns(heads, rows, right=(0, 4))
@@ -173,7 +183,7 @@ def _shape(array: ArrayLayout) -> str:
 def _stats_table(layout: UpdateLayout, item: Inspected) -> Iterator[str]:
     heads = ("index", "min", "max", "mean", "std", "norm", "zeros")
     rows = []
-    for index, stats in enumerate(item.stats):
+    for index, stats in zip(_positions(layout), item.stats, strict=True):
         if stats is not None:
             numbers = (stats.min, stats.max, stats.mean, stats.std, stats.norm)
             zeros = "-" if stats.zeros is None else f"{stats.zeros:.1%}"

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from bkformat import rules
 from bkformat.arrays import ArrayLayout
-from bkformat.dtypes import COMPLEX_DTYPES, refusal
+from bkformat.dtypes import refusal
 from bkformat.findings import Finding, Rejected, finding, quoted
 from bkformat.npy import NpyHeader, read_header
 from bkformat.recall import MAX_NBYTES, Recalled, recall, remember
@@ -54,6 +54,8 @@ class UpdateLayout:
         writer: byte form, "A" to "E" or "canonical"; None where no known writer makes it.
         loads_on: numpy versions that load the file, as a specifier such as ">=1.26.1".
         stopped_at: offset where reading had to stop; None for a file that was read to its end.
+        positions: index of each array among the items, in a refused file that holds others too;
+            None where the arrays are all there is.
     """
 
     kind: Kind
@@ -64,6 +66,7 @@ class UpdateLayout:
     writer: Writer | None
     loads_on: str | None
     stopped_at: int | None = None
+    positions: tuple[int, ...] | None = None
 
     @property
     def num_elements(self) -> int:
@@ -76,8 +79,7 @@ class LayoutReader:
 
     Attributes:
         findings: breaches that did not stop the reader.
-        positions: where in the list each array stands, if other items stand between them.
-        comparable: whether the arrays stand where a schema's would.
+        comparable: whether the arrays stand in a list, as a schema's do.
     """
 
     def __init__(
@@ -85,18 +87,29 @@ class LayoutReader:
         source: Source,
         *,
         kind: Kind | None = "update",
-        allow_complex: bool = False,
+        allowed: frozenset[str] = frozenset(),
+        allow_empty: bool = False,
         keep_structure: bool = False,
         fast: bool = True,
     ) -> None:
-        """`kind` None takes an object array of arrays alone for an aggregate, else an update."""
+        """Nothing is opened or read yet.
+
+        Args:
+            source: the file.
+            kind: None takes an object array of arrays alone for an aggregate, else an update.
+            allowed: dtypes that are wanted, so that nothing is said of them.
+            allow_empty: empty arrays are wanted too.
+            keep_structure: for `structure`.
+            fast: whether accelerators may be used.
+        """
         self._keep_structure = keep_structure
         self.findings: list[Finding] = []
-        self.positions: list[int] = []
+        self._positions: tuple[int, ...] | None = None
         self.comparable = True
         self._source = source
         self._kind = kind
-        self._allowed = COMPLEX_DTYPES if allow_complex else frozenset()
+        self._allowed = allowed
+        self._allow_empty = allow_empty
         self._fast = fast
         self._pieces: list[tuple[int, bytes]] = []
         self._header: NpyHeader | None = None
@@ -140,7 +153,7 @@ class LayoutReader:
 
     def _options(self) -> object:
         """All that the layout depends on beside the bytes."""
-        return self._kind, self._allowed
+        return self._kind, self._allowed, self._allow_empty
 
     def _recalled(self, data: bytes, recalled: Recalled) -> UpdateLayout:
         """The layout of a file that has the structure of an earlier one."""
@@ -237,6 +250,7 @@ class LayoutReader:
             writer,
             loads_on(machine.modules) if machine.modules else None,
             stopped_at,
+            self._positions,
         )
 
     def _judge_outer(self, outer: ObjectArray, offset: int) -> tuple[Kind, int | None, list[Pair]]:
@@ -249,11 +263,10 @@ class LayoutReader:
                 self._report(rules.BARE_AGGREGATE, f"{len(values):,} arrays and no count", offset)
             return kind, None, outer.pairs
         if outer.shape != (2,):
-            hint = _OUTER_HINTS.get(len(outer.shape))
+            hint = _outer_hint(outer.shape, values)
             message = f"shape {quoted(outer.shape)} in place of (2,)"
             self._report(rules.OUTER_SHAPE, message, offset, hint=hint)
-            self.comparable = False
-            return kind, None, list(_arrays_in(outer.pairs))
+            return kind, None, self._scattered(outer.pairs)
         first, second = outer.pairs
         if type(first[0]) is PyList and type(second[0]) is int:
             message = "the list comes first, the count second"
@@ -262,6 +275,12 @@ class LayoutReader:
         num_samples = self._judge_num_samples(*first)
         return kind, num_samples, self._judge_parameters(*second)
 
+    def _scattered(self, pairs: list[Pair]) -> list[Pair]:
+        """The arrays of a file of another shape, which stand in no list."""
+        arrays = list(_arrays_in(pairs))
+        self._positions, self.comparable = tuple(range(len(arrays))), False
+        return arrays
+
     def _judge_num_samples(self, value: Any, offset: int) -> int | None:
         where = "num_samples"
         if type(value) is int:
@@ -269,8 +288,10 @@ class LayoutReader:
                 self._report(rules.NUM_SAMPLES_RANGE, f"{value:,} samples", offset, where)
             return value
         hint = None
-        if type(value) is float and value.is_integer() and abs(value) <= MAX_NUM_SAMPLES:
+        if type(value) is float and value.is_integer() and 1 <= value <= MAX_NUM_SAMPLES:
             hint = f"give it as a plain int: {int(value)}"
+        elif type(value) is NumpyScalar and "int" not in value.dtype:
+            hint = rules.NUM_SAMPLES_TYPE.fix
         rule = _NUM_SAMPLES_RULES.get(type(value), rules.NUM_SAMPLES_TYPE)
         self._report(rule, f"{describe(value)} in place of an int", offset, where, hint)
         return None
@@ -286,8 +307,7 @@ class LayoutReader:
                 hint = "make it a list: list(parameters)"
             message = f"{describe(value)} in place of a list of arrays"
             self._report(rules.PARAMETERS_TYPE, message, offset, where, hint)
-            self.comparable = False
-            return list(_arrays_in([(value, offset)]))
+            return self._scattered([(value, offset)])
         pairs = _pairs_of(value, offset)
         if not pairs:
             self._report(rules.NO_PARAMETERS, "an empty list", offset, where)
@@ -304,7 +324,8 @@ class LayoutReader:
             earlier = first.setdefault(id(value), index)
             if type(value) is not ArrayLayout:
                 rule = _ITEM_RULES.get(type(value), rules.NOT_AN_ARRAY)
-                self._report(rule, f"{describe(value)} in place of an array", offset, where)
+                message = f"{describe(value)} in place of an array"
+                self._report(rule, message, offset, where, _item_hint(value))
             elif earlier != index:
                 message = f"the same object as parameters[{earlier}]"
                 self._report(rules.SHARED_ARRAY, message, offset, where)
@@ -312,7 +333,7 @@ class LayoutReader:
                 self._judge_dtype(value, where)
         kept = [index for index, value in enumerate(arrays) if type(value) is ArrayLayout]
         if len(kept) < len(arrays):
-            self.positions, self.comparable = kept, False
+            self._positions = tuple(kept)
         return [arrays[index] for index in kept]
 
     def _judge_dtype(self, array: ArrayLayout, where: str) -> None:
@@ -325,7 +346,7 @@ class LayoutReader:
         if rule is not None and array.dtype not in self._allowed:
             message = f"{array.dtype} of shape {quoted(array.shape)}"
             self._report(rule, message, array.offset, f"{where}.dtype")
-        if not array.nbytes:
+        if not array.nbytes and not self._allow_empty:
             self._report(
                 rules.EMPTY_ARRAY, f"shape {quoted(array.shape)}", array.offset, f"{where}.shape"
             )
@@ -344,9 +365,8 @@ _OUTER_HINTS = {
 
 _DICTS = {
     "": (
-        "a dict alone, without num_samples",
-        "save the count and the values, arrays = [np.asarray(v) for v in d.values()]: "
-        + rules.RECIPE,
+        "a dict in place of num_samples and arrays",
+        f"take the count and the list of arrays out of it: {rules.RECIPE}",
     ),
     "num_samples": ("a dict in place of an int", rules.NUM_SAMPLES_TYPE.fix),
     "an array": ("a dict in place of an array", "put its arrays into the list themselves"),
@@ -371,6 +391,27 @@ _ITEM_RULES = {
     NumpyScalar: rules.NUMPY_SCALAR,
     ObjectArray: rules.OBJECT_DTYPE,
 }
+
+
+def _outer_hint(shape: tuple[int, ...], values: list[Any]) -> str | None:
+    """What most likely happened to an object array of this shape."""
+    if len(shape) != 1:
+        return _OUTER_HINTS.get(len(shape))
+    kinds = [type(value) for value in values]
+    if kinds[:2] == [int, PyList]:
+        return f"leave out what follows the list of arrays: {rules.RECIPE}"
+    if kinds[:1] == [int] and set(kinds[1:]) == {ArrayLayout}:
+        return f"put the arrays into one list: {rules.RECIPE}"
+    if kinds == [PyList]:
+        return f"put num_samples before the list: {rules.RECIPE}"
+    return None
+
+
+def _item_hint(value: Any) -> str | None:
+    """What to do with an item of the list that is not an array, if that can be told."""
+    if type(value) is PyTuple and ArrayLayout in map(type, value.values):
+        return "take the arrays out of the pairs: [array for name, array in items]"
+    return "make it an array: np.asarray(x, dtype='float32')" if type(value) is PyList else None
 
 
 def _all_usual(values: list[Any]) -> bool:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from bkformat.errors import InvalidUpdateError
 from bkformat.layout import Kind
 from bkformat.source import open_file
-from bkformat.validate import check_kind, judge
+from bkformat.validate import check_options, judge
 
 if TYPE_CHECKING:
     import numpy as np
@@ -66,7 +66,7 @@ def load_file(
     """
     from bkformat.views import copy_arrays, map_arrays
 
-    check_kind(kind)
+    check_options(schema=schema, kind=kind)
     with open_file(path) as source:
         report = judge(source, schema, kind, values).report
         if not report.valid or report.layout is None:

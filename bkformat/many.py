@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from bkformat.findings import Report
 from bkformat.layout import Kind
-from bkformat.validate import check_file, check_kind
+from bkformat.validate import check_file, check_options
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor, Future
@@ -66,7 +66,9 @@ def check_many(
         (path, report) in the order of the input, or (path, OSError) for a file that could not be
         judged. One bad file never ends the iteration.
     """
-    check_kind(kind)
+    if isinstance(paths, (str, bytes, os.PathLike)):
+        raise TypeError("paths are several; check_file takes one")
+    check_options(schema=schema, kind=kind, jobs=jobs, max_size=max_size)
     options = {
         "schema": schema, "kind": kind, "values": values, "strict": strict, "sha256": sha256,
         "max_size": max_size,

@@ -52,6 +52,8 @@ _OTHER_FORMATS: tuple[tuple[bytes, str, str], ...] = (
         f"load the arrays and save them: {rules.RECIPE}",
     ),
     (b"version https://git-lfs", "a Git LFS pointer, not the file", "fetch the file: git lfs pull"),
+    (b"\xc2\x93NUMPY", "an .npy file changed as text", "transfer it again as binary"),
+    (b"\xef\xbf\xbdNUMPY", "an .npy file changed as text", "transfer it again as binary"),
     (b"<", "HTML or XML text, perhaps an error page", "download the file again"),
     (b"{", "JSON text, perhaps an error reply", "download the file again"),
 )

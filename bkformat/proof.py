@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from bkformat.errors import InvalidUpdateError, UpdateChangedError
 from bkformat.findings import Report
 from bkformat.layout import Kind, UpdateLayout
-from bkformat.source import BytesSource, FileSource, open_fd
-from bkformat.validate import check_kind, judge, source_of
+from bkformat.source import BytesSource, FileSource, open_fd, too_large
+from bkformat.validate import check_options, judge, source_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,6 +38,8 @@ class ValidatedUpdate:
         values_checked: whether every value was looked at.
         nbytes: bytes of the whole file.
         sha256: hexadecimal digest of the whole file.
+
+    `blocks()` gives the bytes, `parameters()` the arrays.
     """
 
     __slots__ = (
@@ -51,9 +53,9 @@ class ValidatedUpdate:
         report: Report | None = None,
         schema: UpdateSchema | None = None,
     ) -> None:
-        layout = report.layout if report else None
-        made_here = key is _FROM_VALIDATION and source and layout
-        if not made_here or not source or not layout or not report or not report.sha256:
+        layout = report.layout if report is not None else None
+        made_here = key is _FROM_VALIDATION
+        if not made_here or not source or not layout or report is None or not report.sha256:
             raise TypeError("a ValidatedUpdate comes from validate_file or validate_bytes")
         self._source: BytesSource | FileSource | None = source
         self.kind: Kind = layout.kind
@@ -146,10 +148,18 @@ def validate_file(
     schema: UpdateSchema | None = None,
     kind: Kind = "update",
     values: bool = True,
+    strict: bool = False,
+    max_size: int | None = None,
 ) -> ValidatedUpdate:
     """Judge a file and give the proof that it is valid.
 
-    Args: as for `check_file`.
+    Args:
+        path: a regular file; links are followed.
+        schema: as for `check_file`.
+        kind: as for `check_file`.
+        values: as for `check_file`.
+        strict: as for `check_file`.
+        max_size: as for `check_file`.
 
     Raises:
         InvalidUpdateError: the file is not valid; `.report` says why.
@@ -160,10 +170,13 @@ def validate_file(
     ...     update.num_samples, len(update.layout.parameters)
     (1329, 2)
     """
-    check_kind(kind)
+    check_options(schema=schema, kind=kind, max_size=max_size)
     fd = open_fd(path)
     try:
-        return _prove(FileSource(fd), schema, kind, values)
+        source = FileSource(fd)
+        if max_size is not None and source.nbytes > max_size:
+            raise too_large(source.nbytes, max_size, path)
+        return _prove(source, schema, kind, values, strict)
     except BaseException:
         os.close(fd)
         raise
@@ -175,16 +188,21 @@ def validate_bytes(
     schema: UpdateSchema | None = None,
     kind: Kind = "update",
     values: bool = True,
+    strict: bool = False,
 ) -> ValidatedUpdate:
     """Judge a file that is already in memory; arguments and errors as for `validate_file`."""
-    check_kind(kind)
-    return _prove(source_of(data), schema, kind, values)
+    check_options(schema=schema, kind=kind)
+    return _prove(source_of(data), schema, kind, values, strict)
 
 
 def _prove(
-    source: BytesSource | FileSource, schema: UpdateSchema | None, kind: Kind, values: bool
+    source: BytesSource | FileSource,
+    schema: UpdateSchema | None,
+    kind: Kind,
+    values: bool,
+    strict: bool,
 ) -> ValidatedUpdate:
-    report = judge(source, schema, kind, values, sha256=True).report
+    report = judge(source, schema, kind, values, strict, sha256=True).report
     if not report.valid:
         raise InvalidUpdateError(report)
     return ValidatedUpdate(_FROM_VALIDATION, source, report, schema)

@@ -7,18 +7,14 @@ are never held at once.
 from __future__ import annotations
 
 import json
-import textwrap
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
 from bkformat.escape import github_property, github_text, printable
-from bkformat.findings import Finding, Report
-from bkformat.rules import ERROR
+from bkformat.findings import Report, finding_lines
 
-__all__ = ["FORMATS", "Entry", "Tally", "describe_trouble", "finding_lines", "report_fields"]
-
-_WIDTH = 80
+__all__ = ["FORMATS", "Entry", "Tally", "describe_trouble", "report_fields"]
 
 
 class Entry(NamedTuple):
@@ -75,45 +71,9 @@ def _text(entries: Iterable[Entry], tally: Tally, quiet: bool) -> Iterator[str]:
     for path, outcome in tally.count(entries):
         if isinstance(outcome, OSError) or (quiet and outcome.valid):
             continue
-        yield f"{printable(path)}: {_verdict(outcome)}\n"
-        for found in outcome.findings:
-            yield "".join(f"{line}\n" for line in finding_lines(found))
-        if outcome.sha256:
-            yield f"  sha256 {outcome.sha256}\n"
+        yield f"{printable(path)}: {outcome}\n"
     if not quiet and tally.valid + tally.invalid + tally.unjudged > 1:
         yield f"{tally.sentence()}\n"
-
-
-def _verdict(report: Report) -> str:
-    errors, warnings = report.num_errors, report.num_warnings
-    counts = [_plural(errors, "error")] if errors else []
-    counts += [_plural(warnings, "warning")] if warnings else []
-    if not report.valid:
-        return f"invalid ({', '.join(counts)})"
-    layout = report.layout
-    arrays = _plural(len(layout.parameters), "array") if layout else ""
-    count = f"num_samples {layout.num_samples:,}, " if layout and layout.num_samples else ""
-    return f"valid ({', '.join([f'{report.kind}, {count}{arrays}', *counts])})"
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'s' if count != 1 else ''}"
-
-
-def finding_lines(found: Finding) -> list[str]:
-    """A finding for a terminal of 80 columns: what, where, what to do."""
-    place = [found.where] if found.where else []
-    if found.offset is not None:
-        place.append(f"offset {found.offset:,}")
-    head = f"  {found.code} {found.name}"
-    head += " (warning)" if found.severity != ERROR else ""
-    lines = [f"{head}: {', '.join(place)}" if place else head]
-    lines += textwrap.wrap(found.message, _WIDTH, initial_indent="    ", subsequent_indent="    ")
-    if found.hint:
-        lines += textwrap.wrap(
-            found.hint, _WIDTH, initial_indent="    fix: ", subsequent_indent="         "
-        )
-    return lines
 
 
 # --- JSON ------------------------------------------------------------------------------------
@@ -123,17 +83,17 @@ def report_fields(entry: Entry) -> dict[str, Any]:
     """What the JSON says of one file."""
     path = entry.path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     report = None if isinstance(entry.outcome, OSError) else entry.outcome
-    layout = report.layout if report else None
+    layout = report.layout if report is not None else None
     return {
         "path": path,
-        "valid": report.valid if report else None,
+        "valid": report.valid if report is not None else None,
         "error": describe_trouble(entry.outcome) if isinstance(entry.outcome, OSError) else None,
-        "kind": report.kind if report else None,
+        "kind": report.kind if report is not None else None,
         "num_samples": layout.num_samples if layout else None,
         "num_parameters": len(layout.parameters) if layout else None,
-        "nbytes": report.nbytes if report else None,
-        "sha256": report.sha256 if report else None,
-        "findings": [asdict(found) for found in report.findings] if report else [],
+        "nbytes": report.nbytes if report is not None else None,
+        "sha256": report.sha256 if report is not None else None,
+        "findings": [asdict(found) for found in report.findings] if report is not None else [],
     }
 
 
@@ -184,8 +144,7 @@ def _junit_case(entry: Entry) -> str:
     if isinstance(entry.outcome, OSError):
         reason = _attribute(describe_trouble(entry.outcome))
         return f"{start}><error message={reason}/></testcase>\n"
-    lines = [line for found in entry.outcome.findings for line in finding_lines(found)]
-    body = _xml("\n".join(lines))
+    body = _xml("\n".join(finding_lines(entry.outcome.findings)))
     if entry.outcome.valid:
         return f"{start}><system-out>{body}</system-out></testcase>\n" if body else f"{start}/>\n"
     summary = _attribute(entry.outcome.summary())

@@ -82,7 +82,7 @@ EMPTY_FILE = _rule(
     what="The file holds no bytes.",
     why="There is nothing to aggregate; most often a write or a copy was interrupted.",
     example="a file of 0 bytes",
-    fix="write or transfer the file again",
+    fix=f"write or transfer it again; np.save of a list fails and leaves such a file: {RECIPE}",
     source=_NPY,
 )
 NOT_NPY = _rule(
@@ -409,7 +409,7 @@ ORDERED_DICT = _rule(
     what="The pickle holds an OrderedDict: a whole state_dict was saved.",
     why="An update is a list of arrays in the order of the model; it has no place for names.",
     example="[n, model.state_dict()]",
-    fix="save the values: [v.detach().cpu().numpy() for v in model.state_dict().values()]",
+    fix="save the values: list(d.values()), each tensor as v.detach().cpu().numpy()",
     source=_SERVICE,
 )
 
@@ -457,7 +457,7 @@ BARE_AGGREGATE = _rule(
     what="The file is an aggregate without num_samples, not an update.",
     why="Without the number of samples an update can't be weighted.",
     example="an object array of shape (k,) whose items are all arrays",
-    fix=f"judge an aggregate as one (kind aggregate); save an update with its count: {RECIPE}",
+    fix=f"judge an aggregate as one (--kind aggregate); save an update with its count: {RECIPE}",
     source=_SERVICE,
 )
 NUM_SAMPLES_TYPE = _rule(
@@ -466,7 +466,7 @@ NUM_SAMPLES_TYPE = _rule(
     what="num_samples is not an integer.",
     why="The weight of an update must be an exact count.",
     example="num_samples = '1329' or None",
-    fix="make it a plain int: int(num_samples)",
+    fix="give the number of samples as a plain int",
     source=_SERVICE,
 )
 NUM_SAMPLES_BOOL = _rule(
@@ -484,7 +484,7 @@ NUM_SAMPLES_FLOAT = _rule(
     what="num_samples is a float.",
     why="Counts are exact; a float may be a mean, a share or a rounded value.",
     example="num_samples = 1329.0",
-    fix="give the number of samples as a plain int: int(num_samples)",
+    fix="give the number of samples as a plain int",
     source=_SERVICE,
 )
 NUM_SAMPLES_NUMPY_SCALAR = _rule(
@@ -502,7 +502,7 @@ NUM_SAMPLES_ARRAY = _rule(
     what="num_samples is an array.",
     why="An array as a weight broadcasts over every parameter.",
     example="num_samples = np.array(1329)",
-    fix="make it a plain int: int(num_samples)",
+    fix="make it a plain int: num_samples.item()",
     source=_SERVICE,
 )
 NUM_SAMPLES_RANGE = _rule(
@@ -850,7 +850,7 @@ VALUE_BOUND = _rule(
     what="An array holds values whose magnitude is past the schema's max_abs.",
     why="Exploded weights from one site spoil everyone's model.",
     example="1e30 where the schema says max_abs 1000",
-    fix="find out why training diverged; do not send this update",
+    fix="find out why training diverged, or whether max_abs is too small for this model",
     source="the schema",
 )
 FILE_TOO_LARGE = _rule(

@@ -11,12 +11,13 @@ schema.
 
 from __future__ import annotations
 
+import codecs
 import difflib
 import json
 import os
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from bkformat.arrays import MAX_DIMENSIONS
 from bkformat.dtypes import COMPLEX_DTYPES, ITEMSIZES
@@ -28,6 +29,7 @@ __all__ = [
     "ArraySpec",
     "NumSamplesBounds",
     "UpdateSchema",
+    "any_dtype",
     "infer_schema",
     "json_schema",
     "load_schema",
@@ -42,6 +44,12 @@ DTypeName = Literal[
 ]  # fmt: skip
 _Count = Annotated[int, Field(ge=1, le=MAX_NUM_SAMPLES)]
 _Dim = Annotated[int, Field(ge=0, le=2**63 - 1)]
+
+
+def _no_bool(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("1 is wanted, not a truth value")
+    return value
 
 
 class NumSamplesBounds(BaseModel):
@@ -76,13 +84,15 @@ class UpdateSchema(BaseModel):
 
     model_config = _STRICT
 
-    version: Literal[1] = Field(description="version of the schema file, always 1")
+    version: Annotated[Literal[1], BeforeValidator(_no_bool)] = Field(
+        description="version of the schema file, always 1"
+    )
     num_samples: NumSamplesBounds | None = Field(None, description="bounds of the sample count")
     dtypes: Annotated[tuple[DTypeName, ...], Field(strict=False)] | None = Field(
         None, description="the dtypes that may be used, null for every dtype but complex ones"
     )
     finite: bool = Field(True, description="refuse NaN and infinities")
-    max_abs: Annotated[float, Field(ge=0, strict=False)] | None = Field(
+    max_abs: Annotated[float, Field(ge=0)] | None = Field(
         None, description="largest magnitude of any value, null for any"
     )
     max_nbytes: Annotated[int, Field(ge=1)] | None = Field(
@@ -93,10 +103,16 @@ class UpdateSchema(BaseModel):
     )
 
     @property
-    def allows_complex(self) -> bool:
-        """Whether complex arrays may be in an update."""
-        named = set(self.dtypes or ()) | {spec.dtype for spec in self.parameters or ()}
-        return bool(named & COMPLEX_DTYPES)
+    def allowed_dtypes(self) -> frozenset[str]:
+        """Dtypes that this schema names, so that an update may hold them without a warning."""
+        specs = {spec.dtype for spec in self.parameters or () if spec.dtype is not None}
+        named = specs.union(self.dtypes or ())
+        return frozenset(named | COMPLEX_DTYPES if named & COMPLEX_DTYPES else named)
+
+    @property
+    def allows_empty(self) -> bool:
+        """Whether this schema asks for an array without elements."""
+        return any(0 in (spec.shape or ()) for spec in self.parameters or ())
 
     def to_json(self) -> str:
         """The schema file: one line for each array, so that a diff shows what changed."""
@@ -125,17 +141,35 @@ def load_schema(path: str | os.PathLike[str]) -> UpdateSchema:
         raise InvalidSchemaError(f"schema {shown}: an .npy file; `bkformat schema` makes one of it")
     if len(data) > _MAX_SCHEMA_NBYTES:
         raise InvalidSchemaError(f"schema {shown}: larger than {_MAX_SCHEMA_NBYTES >> 20} MiB")
+    data = data.removeprefix(codecs.BOM_UTF8)
     try:
-        return UpdateSchema.model_validate_json(data)
+        schema = UpdateSchema.model_validate_json(data)
+        json.loads(data, object_pairs_hook=_no_key_twice)  # pydantic takes the last one
     except ValidationError as exc:
         raise InvalidSchemaError(f"schema {shown}: {_first_trouble(exc)}") from exc
+    except _KeyTwiceError as exc:
+        raise InvalidSchemaError(f"schema {shown}: {exc} stands there twice") from exc
+    return schema
+
+
+class _KeyTwiceError(Exception):
+    """An object of the file has the same key twice."""
+
+
+def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise _KeyTwiceError(next(key for key in keys if keys.count(key) > 1))
+    return found
 
 
 def _first_trouble(exc: ValidationError) -> str:
     errors = exc.errors(include_url=False, include_context=False, include_input=False)
     place = errors[0]["loc"]
     where = "".join(f"[{at}]" if isinstance(at, int) else f".{at}" for at in place)
-    message = ascii(errors[0]["msg"])[1:-1][:300]  # pydantic's words, with at most a short value
+    message = errors[0]["msg"].removeprefix("Value error, ")
+    message = ascii(message)[1:-1][:300]  # pydantic's words, with at most a short value
     if errors[0]["type"] == "extra_forbidden":
         message = _unknown_key(str(place[-1]))
     elif errors[0]["type"] == "missing":
@@ -153,6 +187,11 @@ def _unknown_key(key: str) -> str:
     return f"no such key{f', did you mean {near[0]}?' if near else ''}"
 
 
+def any_dtype() -> UpdateSchema:
+    """A schema for a file that another is inferred from: complex arrays are wanted there too."""
+    return UpdateSchema.model_validate({"version": 1, "dtypes": get_args(DTypeName)})
+
+
 def infer_schema(layout: UpdateLayout) -> UpdateSchema:
     """The schema that a file with this layout fits exactly: dtype and shape of each array.
 
@@ -166,6 +205,8 @@ def infer_schema(layout: UpdateLayout) -> UpdateSchema:
         )
     if layout.stopped_at is not None:
         raise ValueError("the layout was not read to its end")
+    if layout.positions is not None or not layout.parameters:
+        raise ValueError("the layout is of a file that holds something else than arrays")
     allowed = ITEMSIZES.keys()
     for index, array in enumerate(layout.parameters):
         if array.dtype not in allowed:

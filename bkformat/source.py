@@ -100,8 +100,17 @@ def open_fd(path: str | os.PathLike[str]) -> int:
 
     Raises:
         OSError: the path can't be opened, or is a folder, FIFO, device or socket.
+        TypeError: it is no path, but the content of a file perhaps.
     """
-    fd = os.open(path, _OPEN_FLAGS)
+    no_path = f"a path is wanted, not {type(path).__name__}; check_bytes takes content"
+    if not isinstance(path, (str, bytes, os.PathLike)):
+        raise TypeError(no_path)
+    try:
+        fd = os.open(path, _OPEN_FLAGS)
+    except ValueError as exc:
+        if isinstance(path, bytes):
+            raise TypeError(no_path) from exc
+        raise OSError(errno.EINVAL, "A path with a null character", path) from exc
     mode = os.fstat(fd).st_mode
     if stat.S_ISREG(mode):
         return fd

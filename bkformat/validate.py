@@ -25,7 +25,7 @@ __all__ = [
     "Judged",
     "check_bytes",
     "check_file",
-    "check_kind",
+    "check_options",
     "inspect_file",
     "judge",
     "source_of",
@@ -76,7 +76,7 @@ def check_file(
     >>> check_file("fixtures/invalid/BK101-empty.npy").summary()
     'BK101 empty-file: the file is empty'
     """
-    check_kind(kind)
+    check_options(schema=schema, kind=kind, jobs=jobs, max_size=max_size)
     with open_file(path, max_size) as source:
         return judge(source, schema, kind, values, strict, sha256, jobs, progress).report
 
@@ -95,7 +95,7 @@ def check_bytes(
     >>> check_bytes(b"").findings[0].code
     'BK101'
     """
-    check_kind(kind)
+    check_options(schema=schema, kind=kind)
     return judge(source_of(data), schema, kind, values, strict, sha256, 1).report
 
 
@@ -114,7 +114,7 @@ def inspect_file(path: str | os.PathLike[str], *, kind: Kind | None = None) -> U
         OSError: the file can't be opened or read, or is no regular file.
     """
     if kind is not None:
-        check_kind(kind)
+        check_options(kind=kind)
     with open_file(path) as source:
         report = judge(source, None, kind, values=False).report
     if report.layout is None or report.layout.stopped_at is not None:
@@ -129,19 +129,33 @@ def source_of(data: bytes | bytearray | memoryview) -> BytesSource:
     return BytesSource(bytes(data))
 
 
-def check_kind(kind: object) -> None:
-    """Refuse a misspelt kind before any file is opened."""
+def check_options(
+    *,
+    schema: object = None,
+    kind: object = "update",
+    jobs: object = 1,
+    max_size: object = None,
+) -> None:
+    """Refuse what a caller got wrong before any file is opened.
+
+    Raises:
+        TypeError: of another type; a path or a dict as schema is told what to do.
+        ValueError: out of range, or a misspelt kind.
+    """
     if kind not in ("update", "aggregate"):
         raise ValueError(f'kind is "update" or "aggregate", not {kind!r}')
-
-
-def _check_schema(schema: object) -> None:
-    """Say what to do with a path or a dict, which are natural guesses."""
-    if schema is not None and not hasattr(schema, "allows_complex"):
+    if schema is not None and not hasattr(schema, "allowed_dtypes"):
         raise TypeError(
             f"schema is an UpdateSchema, not {type(schema).__name__}; "
             "use load_schema(path) or UpdateSchema.model_validate(dict)"
         )
+    for name, value in (("jobs", jobs), ("max_size", max_size)):
+        if value is None and name == "max_size":
+            continue
+        if not isinstance(value, int):
+            raise TypeError(f"{name} is an int, not {type(value).__name__}")
+        if value < 1:
+            raise ValueError(f"{name} is at least 1, not {value}")
 
 
 def judge(
@@ -157,11 +171,11 @@ def judge(
     fast: bool = True,
 ) -> Judged:
     """Run all stages on a source; `fast` False leaves out every accelerator, for tests."""
-    _check_schema(schema)
     reader = LayoutReader(
         source,
         kind=kind,
-        allow_complex=schema is not None and schema.allows_complex,
+        allowed=schema.allowed_dtypes if schema is not None else frozenset(),
+        allow_empty=schema is not None and schema.allows_empty,
         keep_structure=sha256,
         fast=fast,
     )
@@ -170,7 +184,7 @@ def judge(
     if layout is not None and complete and schema is not None:
         from bkformat.comparison import compare_layout
 
-        findings += _placed(compare_layout(layout, schema, positions=reader.comparable), reader)
+        findings += compare_layout(layout, schema, positions=reader.comparable)
     values = values and complete
     structure = reader.structure() if sha256 else []
     digest = None
@@ -178,7 +192,7 @@ def judge(
         found, digest = _judge_values(
             source, structure if sha256 else None, layout, schema, values, jobs, progress
         )
-        findings += _placed(found, reader)
+        findings += _placed(found, layout)
     source.check_unchanged()
     listed = bounded(findings)
     report = Report(
@@ -206,10 +220,10 @@ def _omitted(findings: list[Finding], listed: tuple[Finding, ...]) -> tuple[int,
 _ARRAY = re.compile(r"parameters\[(\d+)\]")
 
 
-def _placed(findings: list[Finding], reader: LayoutReader) -> list[Finding]:
+def _placed(findings: list[Finding], layout: UpdateLayout | None) -> list[Finding]:
     """The findings with the positions that the arrays have in a list that holds other items too."""
-    positions = reader.positions
-    if not positions:
+    positions = layout.positions if layout else None
+    if positions is None:
         return findings
 
     def moved(match: re.Match[str]) -> str:

@@ -148,13 +148,16 @@ def test_folder_is_walked_and_links_are_not(run: Callable[..., Run], tmp_path: P
     (tmp_path / "b" / "up").symlink_to(tmp_path)
     done = run("validate", "--format", "json", str(tmp_path))
     paths = [Path(file["path"]).relative_to(tmp_path) for file in json.loads(done.out)["files"]]
-    assert paths == [Path("1.npy"), Path("b/deep/2.npy")]
-    assert done.code == 0
-    # Not in silence: whoever keeps updates behind links must not take this for a verdict on them.
-    assert [line.split(": skipped")[0] for line in done.err.splitlines()] == [
+    assert paths == [Path("1.npy"), Path("link.npy"), Path("b/deep/2.npy")]
+    # Whoever keeps updates behind links must not take silence for a verdict on them.
+    assert [file["valid"] for file in json.loads(done.out)["files"]] == [True, None, True]
+    assert done.code == 2
+    assert [line.split(": a link")[0] for line in done.err.splitlines()] == [
         f"bkformat: {tmp_path / 'link.npy'}",
         f"bkformat: {tmp_path / 'b' / 'up'}",
     ]
+    (tmp_path / "link.npy").unlink()
+    assert run("validate", str(tmp_path)).code == 0
 
 
 def test_a_link_that_is_named_is_followed(run: Callable[..., Run], tmp_path: Path) -> None:

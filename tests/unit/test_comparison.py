@@ -211,6 +211,33 @@ def test_all_are_of_another_dtype() -> None:
     assert hints(compared([doubles[0], _B], [_A, _B])) == {"convert it: x.astype('float32')"}
 
 
+def test_two_mistakes_at_once() -> None:
+    """Arrays of another dtype still line up by their shapes, and transposed ones by theirs."""
+    doubles = [("float64", shape) for _, shape in (_A, _B, _C)]
+    (hint,) = hints(compared([doubles[0], doubles[2]], [_A, _B, _C]))
+    assert hint == (
+        "by their shapes, parameters[1] is missing: from parameters[1] on, everything matches when "
+        "shifted by one; all are float64; convert them: [x.astype('float32') for x in arrays]"
+    )
+    found = compared([doubles[0], _C, _B], [_A, _B, _C])
+    assert found[0].hint == "by their shapes, parameters[1] and parameters[2] look swapped"
+    (hint,) = hints(compared([f4(4, 3), _C], [_A, _B, _C]))
+    assert hint is not None
+    assert hint.startswith("parameters[0] is missing")
+    assert hint.endswith("; others look transposed")
+
+
+def test_no_remedy_for_single_arrays_where_some_are_missing() -> None:
+    first, *others = compared([_D, f4(7)], [_B, _C, _A])
+    assert first.code == "BK501"
+    assert {found.hint for found in others} == {None}
+
+
+def test_a_dtype_that_no_update_may_hold_is_not_compared() -> None:
+    assert compared([("U5", (2,))], [_A]) == []
+    assert compared([("U5", (2,))], None, dtypes=["float32"]) == []
+
+
 def test_transposed() -> None:
     found = compared([f4(4, 3), _A], [f4(3, 4), _A])
     assert told(found) == [("BK503", "parameters[0].shape")]

@@ -28,7 +28,7 @@ def test_invalid_update_carries_its_report() -> None:
     report = check_bytes(b"")
     error = InvalidUpdateError(report)
     assert error.report is report
-    assert str(error) == "BK101 empty-file: the file is empty"
+    assert str(error).startswith("BK101 empty-file: the file is empty; fix: write or transfer it")
 
 
 @pytest.mark.parametrize(

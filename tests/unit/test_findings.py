@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from bkformat import Finding, Report, rules
+from bkformat import Finding, Report, check_bytes, rules
 from bkformat.findings import MAX_PER_RULE, Rejected, bounded, finding, quoted
+
+from .files import update, zeros
 
 _ERROR = finding(rules.NAN, "3 of 4 values", offset=9, where="parameters[0]")
 _WARNING = finding(rules.BOOL_ARRAY, "bool", offset=5)
@@ -68,3 +71,22 @@ def test_rejected_carries_the_finding() -> None:
     rejected = Rejected(rules.EMPTY_FILE, 0, "empty", where="x", hint="y")
     assert rejected.finding == finding(rules.EMPTY_FILE, "empty", offset=0, where="x", hint="y")
     assert rejected.args == ("BK101", 0, "empty")
+
+
+def test_a_report_is_no_truth_value() -> None:
+    for data in (b"", update(*zeros((2,)))):
+        with pytest.raises(TypeError, match=r"ask for report\.valid"):
+            bool(check_bytes(data))
+
+
+def test_a_report_is_printed_as_the_command_line_does() -> None:
+    good = update(*zeros((2,), (3,)), num_samples=1000)
+    assert str(check_bytes(good)) == "valid (update, num_samples 1,000, 2 arrays)"
+    assert "values not checked" in str(check_bytes(good, values=False))
+    bad = update(np.full(2, np.nan), np.full(3, np.nan))
+    lines = str(check_bytes(bad)).splitlines()
+    assert lines[0] == "invalid (2 errors)"
+    assert [line.split(":")[0] for line in lines if ":" in line] == [
+        "  BK401 nan", "    fix", "  BK401 nan",
+    ]  # fmt: skip
+    assert "layout" not in repr(check_bytes(bad))

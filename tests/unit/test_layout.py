@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bkformat import Report, check_bytes
+from bkformat import Report, check_bytes, infer_schema
 from bkformat.layout import MAX_NUM_SAMPLES, LayoutReader
 from bkformat.source import BytesSource
 
@@ -118,8 +118,8 @@ def test_an_array_that_stands_there_twice() -> None:
 
 def test_complex_is_allowed_where_a_schema_says_so() -> None:
     data = file(D.array((1,), "c8", bytes(8)))
-    for allow, found in ((False, ["BK332"]), (True, [])):
-        reader = LayoutReader(BytesSource(data), allow_complex=allow)
+    for allowed, found in ((frozenset[str](), ["BK332"]), (frozenset({"complex64"}), [])):
+        reader = LayoutReader(BytesSource(data), allowed=allowed)
         reader.read()
         assert [finding.code for finding in reader.findings] == found
 
@@ -192,7 +192,7 @@ def test_a_dict_that_was_saved_whole() -> None:
     file = io.BytesIO()
     np.save(file, {"w": np.zeros(2, "f4")}, allow_pickle=True)  # type: ignore[arg-type]
     report = check_bytes(file.getvalue())
-    assert place_of(report) == ("", "a dict alone, without num_samples")
+    assert place_of(report) == ("", "a dict in place of num_samples and arrays")
     assert "o[0] = num_samples" in (report.findings[0].hint or "")
 
 
@@ -203,6 +203,52 @@ def test_count_and_arrays_in_the_wrong_order() -> None:
     assert report.layout is not None
     assert report.layout.num_samples == 7
     assert [array.shape for array in report.layout.parameters] == [(2,), (3,)]
+
+
+@pytest.mark.parametrize(
+    ("items", "hint"),
+    [
+        ([7, [np.zeros(2)], 0.5], "leave out what follows the list"),
+        ([7, np.zeros(2), np.zeros(3)], "put the arrays into one list"),
+        ([[np.zeros(2)]], "put num_samples before the list"),
+        ([None], "build it by assignment"),
+    ],
+)
+def test_outer_arrays_of_another_length(items: list[Any], hint: str) -> None:
+    report = saved(*items)
+    assert codes(report) == ["BK302"]
+    assert (report.findings[0].hint or "").startswith(hint)
+
+
+def test_items_that_are_no_arrays() -> None:
+    report = saved(7, [("w", np.zeros(2, "f4")), [1.0, 2.0], np.zeros(2, "f4"), None])
+    assert codes(report) == ["BK318", "BK318", "BK318"]
+    pair, numbers, none = (found.hint or "" for found in report.findings)
+    assert "for name, array in items" in pair
+    assert "np.asarray" in numbers
+    assert "asarray" not in none
+    assert report.layout is not None
+    assert report.layout.positions == (2,)
+    with pytest.raises(ValueError, match="something else"):
+        infer_schema(report.layout)
+
+
+@pytest.mark.parametrize(
+    ("count", "hint"),
+    [
+        (3.0, "give it as a plain int: 3"),
+        (0.0, "give the number of samples as a plain int"),
+        (-1.0, "give the number of samples as a plain int"),
+        (float("nan"), "give the number of samples as a plain int"),
+        (None, "give the number of samples as a plain int"),
+        (np.float64(3.5), "give the number of samples as a plain int"),
+        (np.int64(3), "make it a plain int: int(num_samples)"),
+        (np.array([3]), "make it a plain int: num_samples.item()"),
+    ],
+)
+def test_remedies_for_the_count_work(count: Any, hint: str) -> None:
+    report = saved(count, [np.zeros(2, "f4")])
+    assert [found.hint for found in report.findings] == [hint]
 
 
 def test_what_is_known_of_a_refused_protocol() -> None:

@@ -185,11 +185,11 @@ def test_a_structure_is_known_whole_or_not_at_all(monkeypatch: pytest.MonkeyPatc
 
     def growing(*arguments: object) -> object:
         node = grow(*arguments)  # type: ignore[arg-type]
-        found.append(recall.recall(data, ("update", frozenset())))
+        found.append(recall.recall(data, ("update", frozenset(), False)))
         return node
 
     monkeypatch.setattr(recall, "_grow", growing)
     assert check_bytes(data).valid
     assert len(found) >= 4
     assert all(recalled is None or recalled.layout is not None for recalled in found)
-    assert recall.recall(data, ("update", frozenset())) is not None
+    assert recall.recall(data, ("update", frozenset(), False)) is not None

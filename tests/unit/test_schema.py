@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import pytest
 from pydantic import ValidationError
 
@@ -19,7 +20,7 @@ from bkformat import (
 )
 from bkformat.schema import json_schema
 
-from .files import asm, update, zeros
+from .files import asm, codes, update, zeros
 
 _FULL: dict[str, Any] = {
     "version": 1,
@@ -64,6 +65,9 @@ def test_one_line_for_each_array() -> None:
     [
         ({"version": 2}, "version"),
         ({"version": "1"}, "version"),
+        ({"version": True}, "version"),
+        ({"version": 1, "max_abs": "1"}, "max_abs"),
+        ({"version": 1, "max_abs": True}, "max_abs"),
         ({"version": 1, "extra": 1}, "extra"),
         ({"version": 1, "dtypes": ["float128"]}, "dtypes[0]"),
         ({"version": 1, "dtypes": "float32"}, "dtypes"),
@@ -100,6 +104,11 @@ def test_faults_are_named(
         (b'{"version": 1, "colour": []}', "colour: no such key"),
         (b'{"version": 1, "parameters": [{"types": 1}]}', "no such key, did you mean dtypes?"),
         (b"{}", "version: this key is missing"),
+        (b'{"version": 1, "max_abs": 1, "max_abs": 9}', "max_abs stands there twice"),
+        (
+            b'{"version": 1, "num_samples": {"min": 5, "max": 4}}',
+            "num_samples: min is greater than max",
+        ),
         (b"\x93NUMPY\x01\x00", "an .npy file; `bkformat schema` makes one of it"),
     ],
 )
@@ -125,6 +134,12 @@ def test_what_is_no_schema(data: bytes, tmp_path: Path) -> None:
     assert str(caught.value).isascii()
 
 
+def test_a_byte_order_mark_is_no_trouble(tmp_path: Path) -> None:
+    path = tmp_path / "s.json"
+    path.write_bytes(b'\xef\xbb\xbf{"version": 1, "max_abs": 1}')
+    assert load_schema(path).max_abs == 1.0
+
+
 def test_a_missing_file_is_an_os_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         load_schema(tmp_path / "none")
@@ -142,8 +157,22 @@ def test_a_schema_does_not_change() -> None:
 
 def test_complex_is_allowed_by_naming_it() -> None:
     for fields in ({"dtypes": ["complex64"]}, {"parameters": [{"dtype": "complex128"}]}):
-        assert UpdateSchema.model_validate({"version": 1, **fields}).allows_complex
-    assert not UpdateSchema.model_validate(_FULL).allows_complex
+        assert "complex64" in UpdateSchema.model_validate({"version": 1, **fields}).allowed_dtypes
+    assert "complex64" not in UpdateSchema.model_validate(_FULL).allowed_dtypes
+
+
+def test_no_warning_of_what_the_schema_asks_for() -> None:
+    counters, mask, empty = np.zeros(1, "i8"), np.zeros(1, "?"), np.zeros((0, 2), "f4")
+    data = update(counters, mask, empty)
+    assert codes(check_bytes(data)) == ["BK601", "BK602", "BK603"]
+    layout = check_bytes(data).layout
+    assert layout is not None
+    assert check_bytes(data, schema=infer_schema(layout)).findings == ()
+    some = UpdateSchema.model_validate({"version": 1, "dtypes": ["int64", "bool", "float32"]})
+    assert codes(check_bytes(data, schema=some)) == ["BK603"]
+    unnamed = UpdateSchema.model_validate({"version": 1, "parameters": [{}, {}, {}]})
+    assert codes(check_bytes(data, schema=unnamed)) == ["BK601", "BK602", "BK603"]
+    assert codes(check_bytes(data)) == ["BK601", "BK602", "BK603"]
 
 
 def test_an_inferred_schema_fits_its_own_file_alone() -> None:

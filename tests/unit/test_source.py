@@ -68,6 +68,14 @@ def test_another_size_or_time_is_a_change(path: Path) -> None:
                 source.check_unchanged()
 
 
+def test_content_in_place_of_a_path_is_told_what_to_do(path: Path) -> None:
+    for content in (b"\x93NUMPY\x01\0", bytearray(b"x"), 3, None):
+        with pytest.raises(TypeError, match="check_bytes takes content"):
+            open_fd(content)  # type: ignore[arg-type]
+    with pytest.raises(OSError, match="null character"):
+        open_fd("a\0b")
+
+
 def test_links_are_followed(path: Path, tmp_path: Path) -> None:
     link = tmp_path / "link"
     link.symlink_to(path)

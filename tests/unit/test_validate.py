@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,8 +15,12 @@ from bkformat import (
     UpdateSchema,
     check_bytes,
     check_file,
+    check_many,
+    infer_schema,
     inspect_file,
     validate,
+    validate_bytes,
+    validate_file,
 )
 from bkformat.validate import source_of
 
@@ -169,3 +174,58 @@ def test_positions_are_those_of_the_list_where_other_items_stand_in_it(tmp_path:
         ("BK601", "parameters[3].dtype"),
         ("BK401", "parameters[1]"),
     ]
+    layout = report.layout
+    assert layout is not None
+    assert layout.positions == (1, 3)
+    with pytest.raises(ValueError, match="something else"):
+        infer_schema(layout)
+    # Each array is still compared with what stands in its place.
+    expected = [{}, {"dtype": "float32"}, {}, {"dtype": "float32", "shape": [2]}, {}]
+    schema = UpdateSchema.model_validate({"version": 1, "parameters": expected})
+    found = check_file(tmp_path / "update.npy", schema=schema).findings
+    assert [one.where for one in found if one.code.startswith("BK5")] == ["parameters[3].dtype"]
+    allowed = UpdateSchema.model_validate({"version": 1, "dtypes": ["float32"]})
+    found = check_file(tmp_path / "update.npy", schema=allowed).findings
+    assert [one.where for one in found if one.code.startswith("BK5")] == ["parameters[3].dtype"]
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"schema": "model.json"}, TypeError),
+        ({"schema": {"version": 1}}, TypeError),
+        ({"max_size": "10"}, TypeError),
+        ({"max_size": -1}, ValueError),
+        ({"jobs": "2"}, TypeError),
+        ({"jobs": 0}, ValueError),
+        ({"kind": "model"}, ValueError),
+    ],
+)
+def test_wrong_options_are_refused_before_any_file_is_opened(
+    options: dict[str, Any], error: type[Exception]
+) -> None:
+    with pytest.raises(error):
+        check_file("missing.npy", **options)
+    with pytest.raises(error):
+        check_many(["missing.npy"], **options)
+    if "jobs" not in options:
+        with pytest.raises(error):
+            validate_file("missing.npy", **options)
+
+
+def test_one_path_is_not_taken_for_many() -> None:
+    for paths in ("one.npy", b"one.npy", Path("one.npy")):
+        with pytest.raises(TypeError, match="check_file takes one"):
+            check_many(paths)  # type: ignore[arg-type]
+
+
+def test_the_proof_can_be_strict_and_limited(tmp_path: Path) -> None:
+    path = tmp_path / "update.npy"
+    path.write_bytes(update(np.zeros(1, "i8")))
+    validate_file(path).close()
+    with pytest.raises(InvalidUpdateError, match="BK601"):
+        validate_file(path, strict=True)
+    with pytest.raises(InvalidUpdateError, match="BK601"):
+        validate_bytes(path.read_bytes(), strict=True)
+    with pytest.raises(OSError, match="past the limit"):
+        validate_file(path, max_size=10)
