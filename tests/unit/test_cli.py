@@ -260,6 +260,25 @@ def test_inspect_tells_what_was_not_read(run: Callable[..., Run], tmp_path: Path
     assert "parameters   1 (2 elements) before reading stopped\n" in out
 
 
+def test_inspect_calls_arrays_what_findings_do(run: Callable[..., Run], tmp_path: Path) -> None:
+    path = tmp_path / "update.npy"
+    outer = np.empty(2, dtype=object)
+    outer[0], outer[1] = 7, [np.zeros(2, "f4"), None, np.array([np.nan], "f4")]
+    np.save(path, outer, allow_pickle=True)
+    schema = tmp_path / "schema.json"
+    names = [{"name": name} for name in ("first", "second", "third")]
+    schema.write_text(json.dumps({"version": 1, "parameters": names}))
+    options = ("--stats", "--schema", str(schema), str(path))
+    (file,) = json.loads(run("inspect", "--format", "json", *options).out)["files"]
+    assert [(array["index"], array["name"]) for array in file["arrays"]] == [
+        (0, "first"), (2, "third"),
+    ]  # fmt: skip
+    assert [array["stats"]["nan"] for array in file["arrays"]] == [0, 1]
+    lines = run("inspect", *options).out.splitlines()
+    assert len([line for line in lines if line.startswith("      2  ")]) == 2
+    assert any("third" in line and line.startswith("      2") for line in lines)
+
+
 def test_inspect_takes_a_bare_file_for_an_aggregate(run: Callable[..., Run]) -> None:
     (file,) = json.loads(run("inspect", "--format", "json", BARE).out)["files"]
     assert (file["kind"], file["valid"], file["num_samples"]) == ("aggregate", True, None)
