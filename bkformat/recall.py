@@ -210,6 +210,8 @@ def _find_holes(
     stream = OpcodeStream(BytesSource(data), start, keep_structure=False)
     tokens = list(_to_stop(stream))
     payloads = {array.offset: array for array in parameters if array.nbytes}
+    if len(payloads) < len(parameters):  # some are empty, or share their one byte
+        return None
     holes: _Holes = []
     shape: _Holes | None = None
     for index, (code, argument, offset) in enumerate(tokens):
@@ -227,7 +229,7 @@ def _find_holes(
             holes.append((offset + 1, _LENGTH_WIDTHS[code], "payload"))
             shape = None
     # Every array has a payload and a shape of its own, and there is one frame around all or none.
-    if payloads or not all(array.nbytes for array in parameters) or stream.frames > 1:
+    if payloads or stream.frames > 1:
         return None
     if stream.frames:
         if data[start + 2] != op.FRAME or stream.frame_end != len(data):

@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from bkformat import Report
+from bkformat import Report, UpdateSchema
 
 from . import judging
 from .files import (
@@ -106,6 +106,16 @@ def test_other_dimensions(
 def test_other_dimensions_of_streams_by_hand(files: list[bytes], options: dict[str, Any]) -> None:
     """Dimensions that are fetched from the memo, or used for more than one thing."""
     assert_recalled_in_turn(files, options)
+
+
+def test_arrays_that_share_a_byte() -> None:
+    """As honest files of two one-byte arrays may, and a schema that names their dtype allows."""
+    schema = UpdateSchema.model_validate({"version": 1, "dtypes": ["bool", "float32"]})
+    for form in (asm.C, asm.D, asm.E):
+        flags = [form.array((), "b1", b"\1")] * 2
+        data = bytes(form.file(form.update(*flags, form.array())).data)
+        assert assert_recalled(data, {"schema": schema}).valid
+        assert_recalled_in_turn([data], {"schema": schema})
 
 
 def test_a_shape_that_the_outer_array_shares() -> None:
