@@ -13,7 +13,16 @@ with atheris.instrument_imports(include=["bkformat"]):
     from bkformat.source import BytesSource
     from bkformat.validate import judge
 
-_SCHEMA = UpdateSchema.model_validate({"version": 1, "max_abs": 90, "num_samples": {"max": 1000}})
+# Integers, bools and empty arrays are asked for, so that they too are found without a flaw.
+_SCHEMA = UpdateSchema.model_validate(
+    {
+        "version": 1,
+        "max_abs": 90,
+        "num_samples": {"max": 1000},
+        "dtypes": ["bool", "int8", "uint8", "int64", "float16", "float32", "float64", "complex64"],
+        "parameters": [{"shape": [0]}, {}],
+    }
+)
 
 
 def one_input(data: bytes) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 from bkformat import Report, UpdateSchema, recall
+from bkformat.schema import DTypeName
 from bkformat.source import BytesSource
 from bkformat.validate import judge
 
@@ -19,6 +20,11 @@ SCHEMA = UpdateSchema.model_validate(
     }
 )
 
+# Nothing at all is said of integers, bools and empty arrays, as an aggregate's own schema may ask.
+LENIENT = UpdateSchema.model_validate(
+    {"version": 1, "dtypes": get_args(DTypeName), "parameters": [{"shape": [0]}, *[{}] * 3]}
+)
+
 OPTIONS: list[dict[str, Any]] = [
     {},
     {"sha256": True},
@@ -26,6 +32,7 @@ OPTIONS: list[dict[str, Any]] = [
     {"kind": None, "values": False},
     {"schema": SCHEMA, "sha256": True},
     {"schema": SCHEMA},
+    {"schema": LENIENT},
 ]
 
 
