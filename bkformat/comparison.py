@@ -224,8 +224,8 @@ def _gap_hint(
     if not gaps:
         return None
     shown = [_gap_text(gap, specs) for gap in gaps[:3]]
-    more = [f"{len(gaps) - 3} more gaps"] if len(gaps) > 3 else []
-    text = " and ".join(shown + more)
+    shown += ["others"] if len(gaps) > 3 else []
+    text = " and ".join(filter(None, (", ".join(shown[:-1]), shown[-1])))
     text += f" {'is' if len(gaps) == 1 and by == 1 else 'are'} {what}"
     if len(gaps) > 1:
         return f"{text}; all else matches in its order"

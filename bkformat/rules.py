@@ -871,7 +871,7 @@ INTEGER_ARRAY = _rule(
     what="An array holds integers.",
     why="Averaging truncates them: BatchNorm counters average to 0 at a popular aggregator.",
     example="num_batches_tracked of a PyTorch BatchNorm layer",
-    fix="leave counters out, or convert them: x.astype('float32')",
+    fix="leave counters out, convert them: x.astype('float32'), or name the dtype in a schema",
     source="measured on a popular federated learning framework",
 )
 BOOL_ARRAY = _rule(
@@ -880,7 +880,7 @@ BOOL_ARRAY = _rule(
     what="An array holds booleans.",
     why="Averaging truncates them to all or nothing.",
     example="a mask saved among the weights",
-    fix="leave masks out, or convert them: x.astype('float32')",
+    fix="leave masks out, convert them: x.astype('float32'), or name the dtype in a schema",
     source="measured on a popular federated learning framework",
 )
 EMPTY_ARRAY = _rule(

@@ -161,7 +161,7 @@ def test_gaps_apart() -> None:
     many = [_A, _B, _C, _D, _B, _A, _C, _B]
     (hint,) = hints(compared(many[1::2], many))
     assert hint is not None
-    assert hint.startswith("parameters[0] and parameters[2] and parameters[4] and 1 more")
+    assert hint.startswith("parameters[0], parameters[2], parameters[4] and others are missing")
 
 
 def test_a_gap_among_neighbours_that_are_alike() -> None:
