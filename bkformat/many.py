@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from bkformat.findings import Report
 from bkformat.layout import Kind
-from bkformat.validate import check_file, check_options
+from bkformat.validate import check_options, judge_file
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor, Future
@@ -153,7 +153,7 @@ def _outcomes(paths: list[Path], options: dict[str, Any]) -> list[Outcome]:
 
 def _outcome(path: Path, options: dict[str, Any]) -> Outcome:
     try:
-        return check_file(path, **options)
+        return judge_file(path, **options)
     except OSError as exc:
         return exc
     except Exception as exc:  # noqa: BLE001  (our own fault must not end a run over thousands)

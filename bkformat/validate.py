@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bkformat.errors import InvalidUpdateError
 from bkformat.findings import Finding, Rejected, Report, bounded
@@ -28,6 +28,7 @@ __all__ = [
     "check_options",
     "inspect_file",
     "judge",
+    "judge_file",
     "source_of",
 ]
 
@@ -77,8 +78,15 @@ def check_file(
     'BK101 empty-file: the file is empty'
     """
     check_options(schema=schema, kind=kind, jobs=jobs, max_size=max_size)
+    return judge_file(path, max_size, schema, kind, values, strict, sha256, jobs, progress)
+
+
+def judge_file(
+    path: str | os.PathLike[str], max_size: int | None = None, *options: Any, **named: Any
+) -> Report:
+    """`check_file` with options that were checked before, for thousands of files."""
     with open_file(path, max_size) as source:
-        return judge(source, schema, kind, values, strict, sha256, jobs, progress).report
+        return judge(source, *options, **named).report
 
 
 def check_bytes(
