@@ -151,7 +151,7 @@ def test_our_own_fault_does_not_end_it(paths: list[Path], monkeypatch: pytest.Mo
             raise UpdateChangedError("changed")
         return Report("update", 0)
 
-    monkeypatch.setattr(many, "check_file", faulty)
+    monkeypatch.setattr(many, "judge_file", faulty)
     outcomes = [outcome for _, outcome in check_many(paths[:4])]
     assert [type(outcome) for outcome in outcomes] == [Report, OSError, UpdateChangedError, Report]
     assert "internal error: ZeroDivisionError: oh" in str(outcomes[1])
