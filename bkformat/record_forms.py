@@ -134,7 +134,7 @@ def record_form(names: Names, put: int) -> Form:
         b"".join(re.escape(call) + p for call in calls if call)
         + rb"\((?:K\x01|\x8a(.\x01\x00*))" + _SHAPE
         + (rb"(?:" + re.escape(code) + b"(" + index + rb"))?" if code else rb"(\Z)?")
-        + rb"((?:h.|j....)[\x88\x89])(?:C(.)|B(....))"
+        + rb"(?P<rest>(?:h.|j....)[\x88\x89])(?:C(.)|B(....))"
     )  # fmt: skip
     pattern = re.compile(text, re.DOTALL)
     return Form(pattern, (parts[0], parts[1], parts[2], b"(K\x01"), starts)

@@ -101,12 +101,14 @@ class _Head(NamedTuple):
 
     Attributes:
         spec: what it says.
-        start: index of the payload in the buffer.
+        opcode: index in the buffer of the opcode that names the payload.
+        start: index of the payload.
         padding: bytes of its version where that is a padded LONG1, else b"".
         rest: the opcodes that fetch the dtype and say the order; the next record may have the same.
     """
 
     spec: _Spec
+    opcode: int
     start: int
     padding: bytes
     rest: bytes
@@ -192,7 +194,7 @@ class RecordReader:
                 head = self._head(buffer, index, end, slot, memo)
                 if head is None:
                     break
-                spec, start, padding, rest = head
+                spec, _, start, padding, rest = head
                 specs, mark = self._specs[rest], code + rest
             dims, dtype, order, nbytes, _, entries, count = spec
             stop = start + nbytes
@@ -234,7 +236,7 @@ class RecordReader:
             return None
         if puts.width and not self._in_sequence(buffer, index, put, slot):
             return None
-        return _Head(spec, record.end(), padding or b"", rest)
+        return _Head(spec, record.end("rest"), record.end(), padding or b"", rest)
 
     def _in_sequence(self, buffer: bytes, index: int, put: bytes | None, slot: int) -> bool:
         """Whether the memo writes of the record at `index` go to `slot` and on."""
@@ -260,10 +262,9 @@ class RecordReader:
                 return None
             stream.enter(window, stream.frame_end)
             return stream.peek(base + index, _WINDOW)
-        spec, start, padding, _ = head
+        spec, opcode, start, padding, _ = head
         length = _WINDOW if spec.nbytes < _WINDOW else _WINDOW // 16
-        opcode = base + start - len(spec.length)
-        passed = stream.past_payload(opcode, base + start + spec.nbytes, length)
+        passed = stream.past_payload(base + opcode, base + start + spec.nbytes, length)
         if passed is None:
             return None
         following, frame_end = passed

@@ -183,3 +183,26 @@ def test_dimensions_of_every_width() -> None:
     assert decode(b"K\x05\x86") is None
     assert decode(b"K\x05K\x05\x85") is None
     assert decode(b"J\xff\xff\xff\x7fJ\xff\xff\xff\x7fK\x02\x87") is None
+
+
+@pytest.mark.parametrize("long", [False, True])
+def test_a_frame_that_ends_anywhere_in_a_run(long: bool) -> None:
+    """The payload's opcode may begin right behind a frame, but not lie across its end."""
+    arrays = [asm.E.array((2,), "f4", bytes([at]) * 8) for at in range(1, 7)]
+    data = bytes(asm.E.file(asm.E.update(*arrays), frames=False).data)
+    if long:  # as no pickler writes so few bytes, and every unpickler reads them
+        data = data.replace(b"C\x08", b"B\x08\0\0\0")
+    start = data.index(b"\n") + 3  # behind PROTO
+    first, last = data.index(bytes([4]) * 8) - 30, data.index(bytes([5]) * 8) + 30
+    verdicts = set()
+    for stop in range(first, last):
+        frame = b"\x95" + (stop - start).to_bytes(8, "little")
+        for gap in (0, 8):
+            again = data[stop + gap :]
+            second = b"\x95" + len(again).to_bytes(8, "little") if gap else b""
+            changed = data[:start] + frame + data[start : stop + gap] + second + again
+            recall.forget()
+            found = judge(BytesSource(changed))
+            assert found == judge(BytesSource(changed), fast=False), (stop, gap)
+            verdicts.add(found.report.valid)
+    assert verdicts == {True, False}
