@@ -191,18 +191,29 @@ def _schema(
 
 def _inferred(path: str, *, values: bool) -> UpdateSchema:
     """The schema of a reference file, which must be valid itself."""
-    from bkformat.files import source_at
-    from bkformat.schema import any_dtype, infer_schema
-    from bkformat.validate import judge
+    from bkformat.schema import infer_schema
 
-    with source_at(path) as source:
-        report = judge(source, any_dtype(), None, values).report
+    report = _judge_reference(path, values=values)
     if not report.valid or report.layout is None:
-        message = f"{printable(path)} gives no schema: {printable(report.summary())}"
+        message = _no_schema(path, report)
         if path.lower().endswith(".json"):
             message += "; --schema takes a schema file"
         raise click.ClickException(message)
     return infer_schema(report.layout)
+
+
+def _judge_reference(path: str, *, values: bool = True) -> Report:
+    """The report on a file that a schema is to be inferred from."""
+    from bkformat.files import source_at
+    from bkformat.schema import any_dtype
+    from bkformat.validate import judge
+
+    with source_at(path) as source:
+        return judge(source, any_dtype(), None, values).report
+
+
+def _no_schema(path: str, report: Report) -> str:
+    return f"{printable(path)} gives no schema: {printable(report.summary())}"
 
 
 # --- inspect ---------------------------------------------------------------------------------
@@ -259,21 +270,14 @@ def schema(file: str | None, json_schema: bool) -> int:
 
         click.echo(json.dumps(schemas.json_schema(), indent=2))
         return 0
-    from bkformat.files import source_at
-    from bkformat.schema import any_dtype, infer_schema
-    from bkformat.validate import judge
+    from bkformat.schema import infer_schema
 
-    with source_at(file or "") as source:
-        report = judge(source, any_dtype(), None).report
+    report = _judge_reference(file or "")
     if not report.valid or report.layout is None:
-        _refuse(file or "", report)
+        _complain(_no_schema(file or "", report))
         return 1
     click.echo(infer_schema(report.layout).to_json(), nl=False)
     return 0
-
-
-def _refuse(path: str, report: Report) -> None:
-    _complain(f"{printable(path)} gives no schema: {printable(report.summary())}")
 
 
 # --- rules -----------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ def compare_layout(
 ) -> list[Finding]:
     """Every mismatch between what a file says and what a schema expects (BK501 to BK505, BK507).
 
-    `positions` False leaves out what compares arrays by position, where they have none yet.
+    `positions` False leaves out what compares arrays by position, where they stand in no list.
     """
     found = [*_file_size(layout, schema), *_num_samples(layout, schema)]
     arrays, places = layout.parameters, layout.positions

@@ -197,7 +197,8 @@ def infer_schema(layout: UpdateLayout) -> UpdateSchema:
 
     Raises:
         TypeError: this is no layout, but a path perhaps.
-        ValueError: the layout was not read to its end, or has an array that no update may hold.
+        ValueError: the layout was not read to its end, or is of a file that holds something else
+            than arrays, or an array that no update may hold.
     """
     if not isinstance(layout, UpdateLayout):
         raise TypeError(

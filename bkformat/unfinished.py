@@ -39,8 +39,6 @@ def open_lists(machine: SymbolicUnpickler) -> tuple[list[Any], list[Any], bool]:
 def _finished(values: list[Any]) -> list[Any]:
     """The values before the first that is still under construction."""
     for index, value in enumerate(values):
-        if type(value) is PendingArray:
-            return values[:index]
-        if type(value) is Global:
+        if type(value) in (PendingArray, Global):
             return values[:index]
     return values
