@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bkformat.arrays import ArrayLayout
+    from bkformat.build import build_update, write_update
     from bkformat.errors import (
         BkFormatError,
         InvalidSchemaError,
@@ -42,6 +43,7 @@ __all__ = [
     "UpdateLayout",
     "UpdateSchema",
     "ValidatedUpdate",
+    "build_update",
     "check_bytes",
     "check_file",
     "check_many",
@@ -51,10 +53,12 @@ __all__ = [
     "load_schema",
     "validate_bytes",
     "validate_file",
+    "write_update",
 ]
 
 _HOMES = {
     "arrays": ("ArrayLayout",),
+    "build": ("build_update", "write_update"),
     "errors": ("BkFormatError", "InvalidSchemaError", "InvalidUpdateError", "UpdateChangedError"),
     "findings": ("Finding", "Report"),
     "layout": ("UpdateLayout",),

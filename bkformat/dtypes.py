@@ -14,7 +14,7 @@ from typing import NamedTuple
 from bkformat import rules
 from bkformat.rules import Rule
 
-__all__ = ["COMPLEX_DTYPES", "ITEMSIZES", "DTypeText", "parse_dtype", "refusal"]
+__all__ = ["COMPLEX_DTYPES", "ITEMSIZES", "TEXTS", "DTypeText", "parse_dtype", "refusal"]
 
 _KINDS = {"b": "bool", "i": "int", "u": "uint", "f": "float", "c": "complex"}
 _PLAIN = ("b1", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f2", "f4", "f8", "c8", "c16")
@@ -50,6 +50,9 @@ _KNOWN["O4"] = DTypeText("object", 8)  # 32-bit writers; loads as O8
 
 ITEMSIZES: dict[str, int] = {_KNOWN[text].name: _KNOWN[text].itemsize for text in _PLAIN}
 """Bytes of one element for every dtype that may be in an update, by its name."""
+
+TEXTS: dict[str, str] = {_KNOWN[text].name: text for text in _PLAIN}
+"""The text that numpy pickles for each of them."""
 
 _REFUSED: dict[str, Rule] = {
     "complex64": rules.COMPLEX,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from bkformat.schema import UpdateSchema
 
-__all__ = ["ValidatedUpdate", "validate_bytes", "validate_file"]
+__all__ = ["ValidatedUpdate", "prove_written", "validate_bytes", "validate_file"]
 
 _BLOCK = 1 << 20
 _FROM_VALIDATION = object()
@@ -38,12 +38,14 @@ class ValidatedUpdate:
         values_checked: whether every value was looked at.
         nbytes: bytes of the whole file.
         sha256: hexadecimal digest of the whole file.
+        findings: the warnings, if there are any.
 
     `blocks()` gives the bytes, `parameters()` the arrays.
     """
 
     __slots__ = (
-        "_source", "kind", "layout", "nbytes", "num_samples", "schema", "sha256", "values_checked",
+        "_source", "findings", "kind", "layout", "nbytes", "num_samples", "schema", "sha256",
+        "values_checked",
     )  # fmt: skip
 
     def __init__(
@@ -65,6 +67,7 @@ class ValidatedUpdate:
         self.values_checked = report.values_checked
         self.nbytes = report.nbytes
         self.sha256 = report.sha256
+        self.findings = report.findings
 
     def __init_subclass__(cls) -> NoReturn:
         raise TypeError("ValidatedUpdate can't be subclassed")
@@ -206,3 +209,14 @@ def _prove(
     if not report.valid:
         raise InvalidUpdateError(report)
     return ValidatedUpdate(_FROM_VALIDATION, source, report, schema)
+
+
+def prove_written(source: FileSource, report: Report) -> ValidatedUpdate:
+    """The proof for a file that was judged while it was written.
+
+    Raises:
+        TypeError: the report does not say that all of it was.
+    """
+    if not report.valid or not report.values_checked:
+        raise TypeError("only a valid report whose values were checked makes a proof")
+    return ValidatedUpdate(_FROM_VALIDATION, source, report, None)

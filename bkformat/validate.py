@@ -26,6 +26,7 @@ __all__ = [
     "check_bytes",
     "check_file",
     "check_options",
+    "check_structure",
     "inspect_file",
     "judge",
     "judge_file",
@@ -202,18 +203,42 @@ def judge(
         )
         findings += _placed(found, layout)
     source.check_unchanged()
+    return Judged(_report(source, layout, kind, findings, strict, digest, values), structure)
+
+
+def check_structure(source: Source, kind: Kind, sha256: str, found: list[Finding]) -> Report:
+    """The report on a file that was hashed, and whose values were looked at, while it was written.
+
+    Args:
+        source: the finished file.
+        kind: "update" or "aggregate".
+        sha256: its digest.
+        found: the findings of stage 4.
+    """
+    layout, findings = _read_layout(LayoutReader(source, kind=kind))
+    return _report(source, layout, kind, findings + found, False, sha256, True)
+
+
+def _report(
+    source: Source,
+    layout: UpdateLayout | None,
+    kind: Kind | None,
+    findings: list[Finding],
+    strict: bool,
+    sha256: str | None,
+    values: bool,
+) -> Report:
     listed = bounded(findings)
-    report = Report(
+    return Report(
         (layout.kind if layout else None) or kind or "update",
         source.nbytes,
         listed,
         layout,
         strict,
-        digest,
+        sha256,
         values,
         *_omitted(findings, listed),
     )
-    return Judged(report, structure)
 
 
 def _omitted(findings: list[Finding], listed: tuple[Finding, ...]) -> tuple[int, int]:

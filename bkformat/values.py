@@ -12,7 +12,6 @@ Only a block that fails is looked at one by one. numpy is first imported here.
 from __future__ import annotations
 
 import errno
-import hashlib
 import math
 import threading
 from collections import deque
@@ -28,12 +27,15 @@ from bkformat.arrays import ArrayLayout
 from bkformat.dtypes import ITEMSIZES
 from bkformat.errors import UpdateChangedError
 from bkformat.findings import Finding, finding, quoted
+from bkformat.hashing import HASH_BLOCK, Hasher
 from bkformat.source import Source
 
 __all__ = [
     "BLOCK",
     "FINITE",
+    "ArrayTally",
     "ValueRules",
+    "all_finite",
     "hash_and_judge",
     "judge_values",
     "new_block",
@@ -83,7 +85,7 @@ class ValueRules:
 FINITE = ValueRules()
 
 
-class _Tally:
+class ArrayTally:
     """What was found in one array so far; blocks come in any order and from any thread."""
 
     __slots__ = (
@@ -112,7 +114,7 @@ class _Tally:
     def add(self, block: np.ndarray[Any, Any], start: int) -> None:
         """Judge the bytes `block`, which begin `start` bytes into the array."""
         values = block.view(self._dtype)
-        if self._finite and not _all_finite(values):
+        if self._finite and not all_finite(values):
             self._note(rules.NAN.code, np.isnan(values), start)
             self._note(rules.INFINITY.code, np.isinf(values), start)
         # Compared on both sides, since abs() of the smallest integer is negative; NaN passes.
@@ -155,7 +157,7 @@ def _within(bound: float, dtype: np.dtype[Any]) -> tuple[Any, Any]:
     return -greatest, greatest
 
 
-def _all_finite(values: np.ndarray[Any, Any]) -> bool:
+def all_finite(values: np.ndarray[Any, Any]) -> bool:
     """Whether no value is NaN or infinite; called with floating-point warnings off."""
     if values.dtype.itemsize == 2:
         signed, unsigned = values.view(np.int16), values.view(np.uint16)
@@ -215,7 +217,7 @@ def judge_values(
     return [found for tally in tallies for found in tally.findings()]
 
 
-def _judge_small(source: Source, tallies: Sequence[_Tally]) -> None:
+def _judge_small(source: Source, tallies: Sequence[ArrayTally]) -> None:
     """One read an array: for thousands of small ones, setting up is what costs."""
     with np.errstate(all="ignore"):
         for tally in tallies:
@@ -224,7 +226,7 @@ def _judge_small(source: Source, tallies: Sequence[_Tally]) -> None:
 
 
 def _judge_large(
-    source: Source, tallies: Sequence[_Tally], jobs: int, progress: Progress | None
+    source: Source, tallies: Sequence[ArrayTally], jobs: int, progress: Progress | None
 ) -> None:
     segments = deque(
         (tally, start, min(start + _SEGMENT, tally.array.nbytes))
@@ -245,7 +247,7 @@ def _judge_large(
 
 def _judge_segments(
     source: Source,
-    segments: deque[tuple[_Tally, int, int]],
+    segments: deque[tuple[ArrayTally, int, int]],
     largest: int,
     progress: Progress | None,
 ) -> None:
@@ -273,7 +275,7 @@ def read_blocks(
         yield at, part
 
 
-def _tallies(arrays: Sequence[ArrayLayout], wanted: ValueRules) -> list[_Tally]:
+def _tallies(arrays: Sequence[ArrayLayout], wanted: ValueRules) -> list[ArrayTally]:
     seen: set[int] = set()
     tallies = []
     for index, array in enumerate(arrays):
@@ -282,7 +284,7 @@ def _tallies(arrays: Sequence[ArrayLayout], wanted: ValueRules) -> list[_Tally]:
             continue
         seen.add(array.offset)
         if wanted.apply_to(array):
-            tallies.append(_Tally(index, array, wanted))
+            tallies.append(ArrayTally(index, array, wanted))
     return tallies
 
 
@@ -310,17 +312,14 @@ def hash_and_judge(
     Raises:
         UpdateChangedError: the file is no longer the one that was parsed.
     """
-    digest = hashlib.sha256()
-    block = new_block(source.nbytes)
     tallies = _tallies(arrays, wanted) if wanted else []
-    at_offset: dict[int, list[_Tally]] = {}
+    at_offset: dict[int, list[ArrayTally]] = {}
     for tally in tallies:
         at_offset.setdefault(tally.array.offset, []).append(tally)
     position = 0
-    with np.errstate(all="ignore"):
+    with Hasher(source.nbytes) as hasher, np.errstate(all="ignore"):
         for offset, piece in (*structure, (source.nbytes, b"")):
-            for at, part in read_blocks(source, position, 0, offset - position, block):
-                digest.update(part.data)
+            for at, part in _hashed_blocks(source, position, offset - position, hasher):
                 for tally in at_offset.get(position, ()):
                     tally.add(part, at)
                 if progress is not None:
@@ -328,6 +327,24 @@ def hash_and_judge(
             current = source.read_at(offset, len(piece))
             if current != piece:
                 raise UpdateChangedError(errno.EIO, "the file was changed while it was judged")
-            digest.update(current)
+            hasher.add(current)
             position = offset + len(piece)
-    return digest.hexdigest(), [found for tally in tallies for found in tally.findings()]
+        return hasher.hexdigest(), [found for tally in tallies for found in tally.findings()]
+
+
+def _hashed_blocks(
+    source: Source, offset: int, nbytes: int, hasher: Hasher
+) -> Iterator[tuple[int, np.ndarray[Any, Any]]]:
+    """Bytes from `offset` on in blocks, the very ones that are hashed."""
+    if nbytes <= _SMALL:
+        if nbytes:
+            data = source.read_at(offset, nbytes)
+            hasher.add(data)
+            yield 0, np.frombuffer(data, np.uint8)
+        return
+    for at in range(0, nbytes, HASH_BLOCK):
+        block = hasher.free_block()
+        part = block[: min(HASH_BLOCK, nbytes - at)]
+        source.read_into(offset + at, part.data)
+        hasher.add_block(block, len(part))
+        yield at, part

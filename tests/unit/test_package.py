@@ -27,6 +27,7 @@ def test_all_is_exactly_this_list() -> None:
         "UpdateLayout",
         "UpdateSchema",
         "ValidatedUpdate",
+        "build_update",
         "check_bytes",
         "check_file",
         "check_many",
@@ -36,6 +37,7 @@ def test_all_is_exactly_this_list() -> None:
         "load_schema",
         "validate_bytes",
         "validate_file",
+        "write_update",
     ]
 
 

@@ -162,11 +162,24 @@ def test_a_change_between_parsing_and_hashing(path: Path, monkeypatch: pytest.Mo
     data = path.read_bytes()
     at = data.index(b"M1\x05")  # the count, 1329
     judge = proof.judge
-    assert judge(proof.source_of(data), sha256=True).report.valid
+    report = judge(proof.source_of(data), sha256=True).report
+    assert report.valid
+    assert report.layout is not None
+    first = report.layout.parameters[0]
 
     class Changing(proof.BytesSource):
+        """Changes when the first payload is read, for which the stream was parsed before."""
+
+        def _change(self, offset: int) -> None:
+            if offset == first.offset:
+                self._data = data[:at] + b"M2\x05" + data[at + 3 :]
+
+        def read_at(self, offset: int, length: int) -> bytes:
+            self._change(offset)
+            return super().read_at(offset, length)
+
         def read_into(self, offset: int, buffer: memoryview) -> None:
-            self._data = data[:at] + b"M2\x05" + data[at + 3 :]
+            self._change(offset)
             super().read_into(offset, buffer)
 
     with pytest.raises(UpdateChangedError):

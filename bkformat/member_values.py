@@ -1,0 +1,66 @@
+"""Values of arrays before they are written: looked at where they are, in the order of the list."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from math import prod
+
+import numpy as np
+
+from bkformat.arrays import ArrayLayout
+from bkformat.findings import Finding
+from bkformat.members import Member, little_endian
+from bkformat.values import BLOCK, FINITE, ArrayTally, all_finite
+
+__all__ = ["judge_members"]
+
+_FLOATS = frozenset({"float16", "float32", "float64"})
+_PIECE = 1 << 13
+"""Elements looked at at a time."""
+
+_SMALL = 1 << 12
+"""Elements of an array that is looked at together with others."""
+
+
+def judge_members(members: Sequence[Member]) -> list[Finding]:
+    """Look at every value.
+
+    Returns:
+        BK401 and BK402, in the order of the members, without an offset.
+    """
+    floats = [index for index, member in enumerate(members) if member.dtype in _FLOATS]
+    sizes = {shape: prod(shape) for shape in {member.shape for member in members}}
+    small = [index for index in floats if sizes[members[index].shape] <= _SMALL]
+    with np.errstate(all="ignore"):
+        if _all_small_finite([members[index] for index in small]):
+            floats = [index for index in floats if sizes[members[index].shape] > _SMALL]
+        return [
+            replace(found, offset=None)
+            for index in floats
+            for found in _findings(index, members[index])
+        ]
+
+
+def _all_small_finite(members: Sequence[Member]) -> bool:
+    """Whether thousands of small arrays are finite, in one look at each dtype."""
+    together: dict[str, list[bytes | memoryview]] = {}
+    for member in members:
+        together.setdefault(member.dtype, []).extend(member.blocks())
+    for dtype, blocks in together.items():
+        values = np.frombuffer(b"".join(blocks), little_endian(dtype))
+        # In pieces that BLAS does not hand to threads of its own.
+        if not all(all_finite(values[at : at + _PIECE]) for at in range(0, len(values), _PIECE)):
+            return False
+    return True
+
+
+def _findings(index: int, member: Member) -> Iterator[Finding]:
+    layout = ArrayLayout(member.dtype, member.shape, "C", 0, member.nbytes)
+    tally = ArrayTally(index, layout, FINITE)
+    start = 0
+    for block in member.blocks():
+        for at in range(0, len(block), BLOCK):
+            tally.add(np.frombuffer(block, np.uint8)[at : at + BLOCK], start + at)
+        start += len(block)
+    yield from tally.findings()
