@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bkformat.arrays import ArrayLayout
+    from bkformat.diff import ArrayDiff, Diff, diff_files
     from bkformat.errors import (
         BkFormatError,
         InvalidSchemaError,
@@ -29,9 +30,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "RULES",
+    "ArrayDiff",
     "ArrayLayout",
     "ArraySpec",
     "BkFormatError",
+    "Diff",
     "Finding",
     "InvalidSchemaError",
     "InvalidUpdateError",
@@ -45,6 +48,7 @@ __all__ = [
     "check_bytes",
     "check_file",
     "check_many",
+    "diff_files",
     "infer_schema",
     "inspect_file",
     "load_file",
@@ -55,6 +59,7 @@ __all__ = [
 
 _HOMES = {
     "arrays": ("ArrayLayout",),
+    "diff": ("ArrayDiff", "Diff", "diff_files"),
     "errors": ("BkFormatError", "InvalidSchemaError", "InvalidUpdateError", "UpdateChangedError"),
     "findings": ("Finding", "Report"),
     "layout": ("UpdateLayout",),
