@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Literal, NamedTuple, NoReturn
 
 from bkformat.alignment import Place, align
@@ -15,6 +16,7 @@ from bkformat.errors import InvalidUpdateError
 from bkformat.layout import UpdateLayout
 from bkformat.pairs import Stored
 from bkformat.source import Source, open_file
+from bkformat.tables import before_after
 from bkformat.validate import judge
 
 __all__ = ["ArrayDiff", "Diff", "Status", "diff_files", "diff_sources", "sources_equal"]
@@ -121,14 +123,13 @@ class Diff:
         if not compared:
             told.append("no array to compare")
         elif self.total.identical:
-            told.append(f"{_arrays(compared)} unchanged, bit for bit")
+            told.append(f"unchanged: {_arrays(compared)}, bit for bit")
         elif self.total.bits_alone:
-            told.append(f"the same values in other bits in {_arrays(compared)}")
+            told.append(f"the same values in other bits: {_arrays(compared)}")
         else:
-            told.append(_in_words(self.total))
+            told.append(_in_words(self.total, compared))
         if self.a.num_samples != self.b.num_samples:
-            counts = [_count(layout.num_samples) for layout in (self.a, self.b)]
-            told.append(f"num_samples {' -> '.join(counts)}")
+            told.append(f"num_samples {before_after(self.a.num_samples, self.b.num_samples)}")
         return "; ".join(told)
 
 
@@ -136,33 +137,43 @@ def _arrays(rows: Sequence[ArrayDiff]) -> str:
     return f"{len(rows):,} array{'s' if len(rows) != 1 else ''}"
 
 
-def _count(num_samples: int | None) -> str:
-    return "none" if num_samples is None else f"{num_samples:,}"
-
-
-def _in_words(total: Change) -> str:
+def _in_words(total: Change, compared: Sequence[ArrayDiff]) -> str:
     """How large the change is, for arrays of which some differ in value."""
     told = []
     if not total.finite:
         a, b = (_unfinite(*x) for x in ((total.nan_a, total.inf_a), (total.nan_b, total.inf_b)))
         told.append(f"not finite: A has {a}, B {b}" if a != b else f"not finite: A and B have {a}")
-    told.append(_size_in_words(total))
+    told.append(_size_in_words(total, compared))
     told.append(f"{total.num_different:,} of {total.num_elements:,} elements differ")
     return "; ".join(told)
 
 
-def _size_in_words(total: Change) -> str:
-    norm, norm_a = total.norm, total.norm_a
-    if total.max_abs is None and norm is None:
-        return "no element is finite in both"
-    if norm is None:
-        return "exploded: the change is past the range of float64"
-    if not norm_a:
-        return f"changed: A is all zeros, the norm of B is {norm:.3g}"
-    ratio = norm / norm_a
+def _size_in_words(total: Change, compared: Sequence[ArrayDiff]) -> str:
+    if total.norm is None:
+        nowhere = total.norm_a is None and not total.finite
+        far = "exploded: the change is past the range of float64"
+        return "no element is finite in both" if nowhere else far
+    if not total.norm:
+        return "the finite values are the same"
+    if not total.norm_a:
+        return f"changed: A is all zeros, the norm of B is {total.norm:.3g}"
+    ratio = total.norm / total.norm_a
     word = next((word for least, word in _WORDS if ratio >= least), "small change")
     cosine = "" if total.cosine is None else f", cosine {total.cosine:.6g}"
-    return f"{word}: the change has {ratio:.3g} times the norm of A{cosine}"
+    return f"{word}: {ratio:.3g} times the norm of A{_most(compared)}{cosine}"
+
+
+def _most(compared: Sequence[ArrayDiff]) -> str:
+    """Where the change is largest, measured by the array itself."""
+    ratios = [
+        (row.change.norm / row.change.norm_a, row.a_index)
+        for row in compared
+        if row.change is not None and row.change.norm and row.change.norm_a
+    ]
+    if len(compared) == 1 or not ratios:
+        return ""
+    ratio, index = max(ratios, key=itemgetter(0))
+    return f" (parameters[{index}]: {ratio:.3g} times its own)"
 
 
 def _unfinite(nan: int, inf: int) -> str:

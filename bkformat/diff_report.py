@@ -9,7 +9,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from bkformat.escape import as_utf8, printable
-from bkformat.tables import columns, cut, size
+from bkformat.tables import before_after, columns, cut, size
 
 if TYPE_CHECKING:
     from bkformat.change import Change
@@ -101,8 +101,8 @@ def diff_text(diff: Diff, path_a: str, path_b: str, names: Names = ()) -> Iterat
 def _lines(diff: Diff, path_a: str, path_b: str, names: Names) -> Iterator[str]:
     for side, path, layout in (("A", path_a, diff.a), ("B", path_b, diff.b)):
         yield f"{side} {printable(path)}: {layout.kind}, {size(layout.nbytes)}"
-    yield f"  num_samples  {_both(*(_count(layout.num_samples) for layout in (diff.a, diff.b)))}"
-    yield f"  parameters   {_both(*(_arrays(layout) for layout in (diff.a, diff.b)))}"
+    yield f"  num_samples  {before_after(diff.a.num_samples, diff.b.num_samples)}"
+    yield f"  parameters   {before_after(_arrays(diff.a), _arrays(diff.b))}"
     yield from textwrap.wrap(diff.structure(), 80, initial_indent="  structure    ")
     if not diff.aligned:
         yield "               too many and too different to be aligned: paired by position"
@@ -112,14 +112,6 @@ def _lines(diff: Diff, path_a: str, path_b: str, names: Names) -> Iterator[str]:
         yield from _unfinite_table(diff)
     yield ""
     yield from textwrap.wrap(diff.summary(), 80)
-
-
-def _both(a: str, b: str) -> str:
-    return a if a == b else f"{a} -> {b}"
-
-
-def _count(num_samples: int | None) -> str:
-    return "none" if num_samples is None else f"{num_samples:,}"
 
 
 def _arrays(layout: UpdateLayout) -> str:
@@ -149,7 +141,10 @@ def _replaced(run: Sequence[ArrayDiff], names: Names) -> str:
     """Dtypes and shapes, before and after."""
     first, last = (_kind(row) for row in (run[0], run[-1]))
     if len(run) > 1:
-        return f"{len(run):,} arrays: {first if first == last else f'{first} to {last}'}"
+        kinds = first if first == last else f"{first} to {last}"
+        if run[0].a is not None and run[0].b is not None:  # replaced by one dtype, shapes apart
+            kinds = before_after(run[0].a.dtype, run[0].b.dtype)
+        return f"{len(run):,} arrays: {kinds}"
     name = _name(run[0], names)
     return first if name is None else f"{name}: {first}"
 
@@ -158,7 +153,7 @@ def _kind(row: ArrayDiff) -> str:
     a, b = row.a or row.b, row.b or row.a
     if a is None or b is None:
         return ""
-    return f"{_both(a.dtype, b.dtype)} {_both(str(a.shape), str(b.shape))}"
+    return f"{before_after(a.dtype, b.dtype)} {before_after(a.shape, b.shape)}"
 
 
 def _values_table(diff: Diff, names: Names) -> Iterator[str]:
@@ -174,15 +169,15 @@ def _values_table(diff: Diff, names: Names) -> Iterator[str]:
             rows.append([_span(run, "a_index"), _shift(row), label, *figures])
             compared += len(run)
     if compared > 1:
-        rows.append(["all", "", f"{compared:,} arrays", *_figures("changed", diff.total)])
+        rows.append(["all", "", f"{compared:,} arrays", *_figures("dtype", diff.total)])
     heads = ["A", "shift", "array", "differ", "max abs", "max rel", "norm B-A", "cosine"]
-    if not any(row[1] for row in rows):
+    if not any(cells[1] for cells in rows):
         heads[:2] = "index", ""
-    room = 80 - sum(max(len(row[at]) + 2 for row in (heads, *rows)) for at in _FIGURES) - 4
-    for row in rows:
-        row[2] = cut(row[2], max(room, 12))
+    room = 76 - sum(max(len(cells[at]) + 2 for cells in (heads, *rows)) for at in _FIGURES)
+    for cells in rows:
+        cells[2] = cut(cells[2], max(room, 12))
     yield from columns(heads, rows, right=_FIGURES)
-    if any(row[3] == "bits" for row in rows):
+    if any(cells[3] == "bits" for cells in rows):
         yield "  bits: the same values in other bits, as of 0.0 and -0.0, or of two NaN"
 
 
@@ -224,7 +219,7 @@ def _unfinite_table(diff: Diff) -> Iterator[str]:
     for row in diff.arrays:
         if row.change is not None and not row.change.finite:
             counts = row.change[-4:]
-            index = _both(str(row.a_index), str(row.b_index))
+            index = before_after(row.a_index, row.b_index)
             rows.append((index, *(f"{count:,}" for count in counts)))
     if rows:
         heads = ("index", "NaN in A", "NaN in B", "inf in A", "inf in B")

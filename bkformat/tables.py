@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from bkformat.escape import printable
 
-__all__ = ["columns", "cut", "number", "size"]
+__all__ = ["before_after", "columns", "cut", "number", "size"]
 
 
 def columns(
@@ -48,3 +48,12 @@ def size(nbytes: int) -> str:
         return f"{nbytes} B"
     power = min((nbytes.bit_length() - 1) // 10, 4)
     return f"{nbytes / 1024**power:.1f} {'KMGT'[power - 1]}iB"
+
+
+def before_after(a: object, b: object) -> str:
+    """One text where both are the same, else both; integers with commas, "none" for None."""
+    texts = [
+        "none" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
+        for value in (a, b)
+    ]
+    return texts[0] if texts[0] == texts[1] else " -> ".join(texts)
