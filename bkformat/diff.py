@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,7 +13,7 @@ from typing import Literal, NamedTuple, NoReturn
 from bkformat.alignment import Place, align
 from bkformat.arrays import ArrayLayout
 from bkformat.change import Change, Tally
-from bkformat.errors import InvalidUpdateError
+from bkformat.errors import InvalidUpdateError, UpdateChangedError
 from bkformat.layout import UpdateLayout
 from bkformat.pairs import Stored
 from bkformat.source import Source, open_file
@@ -210,32 +211,46 @@ def diff_files(a: str | os.PathLike[str], b: str | os.PathLike[str]) -> Diff:
 
 def diff_sources(a: Source, b: Source, path_a: str, path_b: str) -> Diff:
     """`diff_files` on files that are open; the paths are for an error to name."""
-    layout_a, layout_b = _layout(a, path_a), _layout(b, path_b)
-    alignment = align(layout_a.parameters, layout_b.parameters)
-    total = Tally()
-    rows = tuple(_rows(a, layout_a, b, layout_b, alignment.places, total))
-    _check_unchanged(a, b)
+    with _unchanged((a, path_a), (b, path_b)):
+        layout_a, layout_b = _layout(a, path_a), _layout(b, path_b)
+        alignment = align(layout_a.parameters, layout_b.parameters)
+        total = Tally()
+        rows = tuple(_rows(a, layout_a, b, layout_b, alignment.places, total))
     return Diff(layout_a, layout_b, rows, total.change(), alignment.exact)
 
 
 def sources_equal(a: Source, b: Source, path_a: str, path_b: str) -> bool:
     """`Diff.equal` alone: nothing is read past the first array that differs."""
-    layout_a, layout_b = _layout(a, path_a), _layout(b, path_b)
-    kinds_a, kinds_b = (
-        [(array.dtype, array.shape) for array in layout.parameters]
-        for layout in (layout_a, layout_b)
-    )
-    if layout_a.num_samples != layout_b.num_samples or kinds_a != kinds_b:
-        return False
-    places = [(index, index) for index in range(len(kinds_a))]
-    equal = all(row.equal for row in _rows(a, layout_a, b, layout_b, places, Tally()))
-    _check_unchanged(a, b)
-    return equal
+    with _unchanged((a, path_a), (b, path_b)):
+        layout_a, layout_b = _layout(a, path_a), _layout(b, path_b)
+        kinds_a, kinds_b = (
+            [(array.dtype, array.shape) for array in layout.parameters]
+            for layout in (layout_a, layout_b)
+        )
+        if layout_a.num_samples != layout_b.num_samples or kinds_a != kinds_b:
+            return False
+        places = [(index, index) for index in range(len(kinds_a))]
+        return all(row.equal for row in _rows(a, layout_a, b, layout_b, places, Tally()))
 
 
-def _check_unchanged(a: Source, b: Source) -> None:
-    a.check_unchanged()
-    b.check_unchanged()
+@contextlib.contextmanager
+def _unchanged(*files: tuple[Source, str]) -> Iterator[None]:
+    """Raise `UpdateChangedError`, which names the file, where one changed meanwhile."""
+
+    def check() -> None:
+        for source, path in files:
+            try:
+                source.check_unchanged()
+            except UpdateChangedError as exc:
+                exc.filename = path
+                raise
+
+    try:
+        yield
+    except UpdateChangedError:
+        check()
+        raise
+    check()
 
 
 def _layout(source: Source, path: str) -> UpdateLayout:

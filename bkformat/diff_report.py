@@ -193,7 +193,7 @@ def _shift(row: ArrayDiff) -> str:
 def _same_values(row: ArrayDiff) -> Hashable:
     """What arrays have in common that are one line of the table of values; None for none."""
     same = row.change is not None and not row.change.num_different
-    return (row.status, _shift(row)) if same and row.status in ("equal", "dtype") else None
+    return row.status if same and row.status in ("equal", "dtype") else None
 
 
 def _figures(status: str, change: Change) -> Sequence[str]:

@@ -153,6 +153,7 @@ def test_other_dtypes_are_compared_by_value() -> None:
     assert of("float32", [0.1], [0.1], "float64").max_abs == abs(
         0.1 - struct.unpack("f", struct.pack("f", 0.1))[0]
     )
+    assert not of("float32", [], [], "float64").identical
     assert of("int64", [-1], [2**64 - 1], "uint64").max_abs == 2**64
     assert of("bool", [True], [3], "int8").max_abs == 2
     assert of("complex64", [1j], [1], "float32").max_abs == pytest.approx(math.sqrt(2))

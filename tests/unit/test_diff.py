@@ -260,17 +260,22 @@ def test_values_are_no_reason_to_refuse() -> None:
     assert found.total.nan_a == found.total.nan_b == 1
 
 
-def test_a_file_that_changes_meanwhile(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("which", ["a.npy", "b.npy"])
+@pytest.mark.parametrize("nbytes", [200, 1000])
+def test_a_file_that_changes_meanwhile(
+    write: Write, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, which: str, nbytes: int
+) -> None:
     a, b = write("a.npy", update(W)), write("b.npy", update(W))
     align = diff.align
 
     def meddle(*arrays: Any) -> Any:
-        os.truncate(b, 200)
+        os.truncate(tmp_path / which, nbytes)
         return align(*arrays)
 
     monkeypatch.setattr(diff, "align", meddle)
-    with pytest.raises(UpdateChangedError):
+    with pytest.raises(UpdateChangedError) as info:
         diff_files(a, b)
+    assert info.value.filename == str(tmp_path / which)
 
 
 # --- the command line ------------------------------------------------------------------------
