@@ -161,20 +161,20 @@ def _size_in_words(total: Change, compared: Sequence[ArrayDiff]) -> str:
     ratio = total.norm / total.norm_a
     word = next((word for least, word in _WORDS if ratio >= least), "small change")
     cosine = "" if total.cosine is None else f", cosine {total.cosine:.6g}"
-    return f"{word}: {ratio:.3g} times the norm of A{_most(compared)}{cosine}"
+    return f"{word}: {ratio:.3g} times the norm of A{_most(compared, ratio)}{cosine}"
 
 
-def _most(compared: Sequence[ArrayDiff]) -> str:
-    """Where the change is largest, measured by the array itself."""
+def _most(compared: Sequence[ArrayDiff], overall: float) -> str:
+    """Where an array changed most, measured by itself, if by more than all together."""
     ratios = [
         (row.change.norm / row.change.norm_a, row.a_index)
         for row in compared
         if row.change is not None and row.change.norm and row.change.norm_a
     ]
-    if len(compared) == 1 or not ratios:
-        return ""
-    ratio, index = max(ratios, key=itemgetter(0))
-    return f" (parameters[{index}]: {ratio:.3g} times its own)"
+    ratio, index = max(ratios, key=itemgetter(0), default=(0.0, None))
+    told = f"{ratio:.3g}"
+    more = ratio > overall and told != f"{overall:.3g}"
+    return f" (parameters[{index}]: {told} times its own)" if more else ""
 
 
 def _unfinite(nan: int, inf: int) -> str:
@@ -201,9 +201,12 @@ def diff_files(a: str | os.PathLike[str], b: str | os.PathLike[str]) -> Diff:
         OSError: a file can't be opened or read, or is no regular file.
         UpdateChangedError: a file was changed meanwhile (an `OSError` too).
 
-    >>> diff = diff_files("fixtures/valid/form-e.npy", "fixtures/valid/canonical.npy")
-    >>> diff.equal
-    False
+    >>> folder = "fixtures/valid"
+    >>> diff_files(f"{folder}/form-e.npy", f"{folder}/canonical.npy").equal
+    True
+    >>> diff = diff_files(f"{folder}/fortran-form-e.npy", f"{folder}/fortran-canonical.npy")
+    >>> diff.summary()
+    'unchanged: the same num_samples and 1 array, bit for bit'
     """
     with open_file(a) as source_a, open_file(b) as source_b:
         return diff_sources(source_a, source_b, os.fsdecode(a), os.fsdecode(b))
@@ -236,21 +239,22 @@ def sources_equal(a: Source, b: Source, path_a: str, path_b: str) -> bool:
 @contextlib.contextmanager
 def _unchanged(*files: tuple[Source, str]) -> Iterator[None]:
     """Raise `UpdateChangedError`, which names the file, where one changed meanwhile."""
-
-    def check() -> None:
-        for source, path in files:
-            try:
-                source.check_unchanged()
-            except UpdateChangedError as exc:
-                exc.filename = path
-                raise
-
     try:
         yield
     except UpdateChangedError:
-        check()
+        for source, path in files:
+            _check_unchanged(source, path)
         raise
-    check()
+    for source, path in files:
+        _check_unchanged(source, path)
+
+
+def _check_unchanged(source: Source, path: str) -> None:
+    try:
+        source.check_unchanged()
+    except UpdateChangedError as exc:
+        exc.filename = path
+        raise
 
 
 def _layout(source: Source, path: str) -> UpdateLayout:
