@@ -253,7 +253,7 @@ def _gap(part_a: _Array, part_b: _Array, a: _Array, b: _Array) -> tuple[_Array, 
     """|b - a| as gap * 2**exponent, and its largest: an int for integers, infinite past float64."""
     whole = part_a.dtype.kind in "iu" and part_b.dtype.kind in "iu"
     if whole and part_a.dtype == part_b.dtype and part_a.dtype.itemsize == 8:
-        x, y = part_a.view(np.uint64), part_b.view(np.uint64)  # the larger less the smaller fits
+        x, y = part_a.view("<u8"), part_b.view("<u8")  # the larger less the smaller fits
         exact = np.where(part_a < part_b, y - x, x - y)
         return exact.astype(np.float64), int(exact.max()), 0
     gap = np.abs(b - a)
