@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bkformat.arrays import ArrayLayout
     from bkformat.build import build_update, write_update
+    from bkformat.diff import ArrayDiff, Diff, diff_files
     from bkformat.errors import (
         BkFormatError,
         InvalidSchemaError,
@@ -30,9 +31,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "RULES",
+    "ArrayDiff",
     "ArrayLayout",
     "ArraySpec",
     "BkFormatError",
+    "Diff",
     "Finding",
     "InvalidSchemaError",
     "InvalidUpdateError",
@@ -47,6 +50,7 @@ __all__ = [
     "check_bytes",
     "check_file",
     "check_many",
+    "diff_files",
     "infer_schema",
     "inspect_file",
     "load_file",
@@ -59,6 +63,7 @@ __all__ = [
 _HOMES = {
     "arrays": ("ArrayLayout",),
     "build": ("build_update", "write_update"),
+    "diff": ("ArrayDiff", "Diff", "diff_files"),
     "errors": ("BkFormatError", "InvalidSchemaError", "InvalidUpdateError", "UpdateChangedError"),
     "findings": ("Finding", "Report"),
     "layout": ("UpdateLayout",),

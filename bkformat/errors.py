@@ -27,15 +27,18 @@ class InvalidUpdateError(BkFormatError):
 
     Attributes:
         report: the whole `Report`; `report.layout` holds what was readable.
+        path: which file it is, where more than one was given; else None.
     """
 
-    def __init__(self, report: Report) -> None:
+    def __init__(self, report: Report, path: str | None = None) -> None:
         hint = report.remedy()
-        super().__init__(f"{report.summary()}; fix: {hint}" if hint else report.summary())
+        message = f"{report.summary()}; fix: {hint}" if hint else report.summary()
+        super().__init__(message if path is None else f"{path!a}: {message}")
         self.report = report
+        self.path = path
 
-    def __reduce__(self) -> tuple[type[InvalidUpdateError], tuple[Report]]:
-        return type(self), (self.report,)
+    def __reduce__(self) -> tuple[type[InvalidUpdateError], tuple[Report, str | None]]:
+        return type(self), (self.report, self.path)
 
 
 class InvalidSchemaError(BkFormatError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 
-__all__ = ["github_property", "github_text", "printable"]
+__all__ = ["as_utf8", "github_property", "github_text", "printable"]
 
 # Control, format (bidirectional overrides among them), surrogate, private, unassigned, separators.
 _UNSAFE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
@@ -24,6 +24,11 @@ def _escaped(char: str) -> str:
     if 0xDC80 <= code <= 0xDCFF:  # a byte of a file name that is not UTF-8
         return f"\\x{code - 0xDC00:02x}"
     return char.encode("unicode_escape").decode("ascii")
+
+
+def as_utf8(text: str) -> str:
+    """A file name that JSON may hold: bytes of it that are not UTF-8 become escapes."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def github_text(text: str) -> str:

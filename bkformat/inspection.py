@@ -11,6 +11,7 @@ from bkformat.escape import printable
 from bkformat.findings import finding_lines
 from bkformat.layout import UpdateLayout
 from bkformat.render import Entry, Tally, report_fields
+from bkformat.tables import columns, cut, number, size
 from bkformat.writers import WRITERS
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ def _lines(item: Inspected) -> Iterator[str]:
     layout = report.layout
     what = report.kind if layout else "not readable"
     verdict = "" if report.valid else ", invalid"
-    yield f"{printable(item.entry.path)}: {what}, {_size(report.nbytes)}{verdict}"
+    yield f"{printable(item.entry.path)}: {what}, {size(report.nbytes)}{verdict}"
     if layout:
         yield from _summary(layout)
         yield from _table(layout, item)
@@ -165,15 +166,15 @@ def _table(layout: UpdateLayout, item: Inspected) -> Iterator[str]:
     rows = [
         (
             str(index),
-            _cut(_at(item.names, index) or "", 24) if named else "",
+            cut(_at(item.names, index) or "", 24) if named else "",
             array.dtype,
-            _cut(_shape(array), 30 if named else 46),
-            _size(array.nbytes),
+            cut(_shape(array), 30 if named else 46),
+            size(array.nbytes),
         )
         for index, array in zip(_positions(layout), layout.parameters, strict=True)
     ]
     heads = ("index", "name" if named else "", "dtype", "shape", "size")
-    yield from _columns(heads, rows, right=(0, 4))
+    yield from columns(heads, rows, right=(0, 4))
 
 
 def _shape(array: ArrayLayout) -> str:
@@ -187,37 +188,5 @@ def _stats_table(layout: UpdateLayout, item: Inspected) -> Iterator[str]:
         if stats is not None:
             numbers = (stats.min, stats.max, stats.mean, stats.std, stats.norm)
             zeros = "-" if stats.zeros is None else f"{stats.zeros:.1%}"
-            rows.append((str(index), *map(_number, numbers), zeros))
-    yield from _columns(heads, rows, right=range(7))
-
-
-def _columns(
-    heads: Sequence[str], rows: Sequence[Sequence[str]], *, right: Iterable[int]
-) -> Iterator[str]:
-    widths = [max(len(row[column]) for row in (heads, *rows)) for column in range(len(heads))]
-    right = set(right)
-    yield ""
-    for row in (heads, *rows):
-        cells = [
-            cell.rjust(width) if column in right else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-            if width
-        ]
-        yield ("  " + "  ".join(cells)).rstrip()
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4g}"
-
-
-def _cut(text: str, width: int) -> str:
-    shown = printable(text)
-    return shown if len(shown) <= width else shown[: width - 3] + "..."
-
-
-def _size(nbytes: int) -> str:
-    """Bytes for people: powers of 1,024."""
-    if nbytes < 1024:
-        return f"{nbytes} B"
-    power = min((nbytes.bit_length() - 1) // 10, 4)
-    return f"{nbytes / 1024**power:.1f} {'KMGT'[power - 1]}iB"
+            rows.append((str(index), *map(number, numbers), zeros))
+    yield from columns(heads, rows, right=range(7))

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
-from bkformat.escape import github_property, github_text, printable
+from bkformat.escape import as_utf8, github_property, github_text, printable
 from bkformat.findings import Report, finding_lines
 
 __all__ = ["FORMATS", "Entry", "Tally", "describe_trouble", "report_fields"]
@@ -81,11 +81,10 @@ def _text(entries: Iterable[Entry], tally: Tally, quiet: bool) -> Iterator[str]:
 
 def report_fields(entry: Entry) -> dict[str, Any]:
     """What the JSON says of one file."""
-    path = entry.path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     report = None if isinstance(entry.outcome, OSError) else entry.outcome
     layout = report.layout if report is not None else None
     return {
-        "path": path,
+        "path": as_utf8(entry.path),
         "valid": report.valid if report is not None else None,
         "error": describe_trouble(entry.outcome) if isinstance(entry.outcome, OSError) else None,
         "kind": report.kind if report is not None else None,

@@ -29,12 +29,17 @@ def test_invalid_update_carries_its_report() -> None:
     error = InvalidUpdateError(report)
     assert error.report is report
     assert str(error).startswith("BK101 empty-file: the file is empty; fix: write or transfer it")
+    assert error.path is None
+    named = InvalidUpdateError(report, "a\n.npy")
+    assert str(named) == f"'a\\n.npy': {error}"
+    assert named.path == "a\n.npy"
 
 
 @pytest.mark.parametrize(
     "error",
     [
         InvalidUpdateError(Report("update", 0)),
+        InvalidUpdateError(Report("update", 0), "a.npy"),
         InvalidSchemaError("dtypes: no"),
         UpdateChangedError(errno.EIO, "cut short"),
         UpdateChangedError("changed"),

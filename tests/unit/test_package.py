@@ -14,9 +14,11 @@ import bkformat
 def test_all_is_exactly_this_list() -> None:
     assert bkformat.__all__ == [
         "RULES",
+        "ArrayDiff",
         "ArrayLayout",
         "ArraySpec",
         "BkFormatError",
+        "Diff",
         "Finding",
         "InvalidSchemaError",
         "InvalidUpdateError",
@@ -31,6 +33,7 @@ def test_all_is_exactly_this_list() -> None:
         "check_bytes",
         "check_file",
         "check_many",
+        "diff_files",
         "infer_schema",
         "inspect_file",
         "load_file",

@@ -162,25 +162,15 @@ def test_a_change_between_parsing_and_hashing(path: Path, monkeypatch: pytest.Mo
     data = path.read_bytes()
     at = data.index(b"M1\x05")  # the count, 1329
     judge = proof.judge
-    report = judge(proof.source_of(data), sha256=True).report
-    assert report.valid
-    assert report.layout is not None
-    first = report.layout.parameters[0]
+    assert judge(proof.source_of(data), sha256=True).report.valid
 
     class Changing(proof.BytesSource):
-        """Changes when the first payload is read, for which the stream was parsed before."""
-
-        def _change(self, offset: int) -> None:
-            if offset == first.offset:
-                self._data = data[:at] + b"M2\x05" + data[at + 3 :]
+        """Changes once the stream was parsed: then the header alone is asked for."""
 
         def read_at(self, offset: int, length: int) -> bytes:
-            self._change(offset)
+            if (offset, length) == (0, 128):
+                self._data = data[:at] + b"M2\x05" + data[at + 3 :]
             return super().read_at(offset, length)
-
-        def read_into(self, offset: int, buffer: memoryview) -> None:
-            self._change(offset)
-            super().read_into(offset, buffer)
 
     with pytest.raises(UpdateChangedError):
         judge(Changing(data), sha256=True)
