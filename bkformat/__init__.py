@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bkformat.arrays import ArrayLayout
     from bkformat.build import build_update, write_update
+    from bkformat.convert import Conversion, convert_file
     from bkformat.diff import ArrayDiff, Diff, diff_files
     from bkformat.errors import (
         BkFormatError,
         InvalidSchemaError,
+        InvalidSourceError,
         InvalidUpdateError,
         UpdateChangedError,
     )
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from bkformat.load import Update, load_file
     from bkformat.many import check_many
     from bkformat.proof import ValidatedUpdate, validate_bytes, validate_file
+    from bkformat.repair import RepairReport, repair_file
     from bkformat.rules import RULES, Rule
     from bkformat.schema import ArraySpec, UpdateSchema, infer_schema, load_schema
     from bkformat.validate import check_bytes, check_file, inspect_file
@@ -35,10 +38,13 @@ __all__ = [
     "ArrayLayout",
     "ArraySpec",
     "BkFormatError",
+    "Conversion",
     "Diff",
     "Finding",
     "InvalidSchemaError",
+    "InvalidSourceError",
     "InvalidUpdateError",
+    "RepairReport",
     "Report",
     "Rule",
     "Update",
@@ -50,11 +56,13 @@ __all__ = [
     "check_bytes",
     "check_file",
     "check_many",
+    "convert_file",
     "diff_files",
     "infer_schema",
     "inspect_file",
     "load_file",
     "load_schema",
+    "repair_file",
     "validate_bytes",
     "validate_file",
     "write_update",
@@ -63,13 +71,21 @@ __all__ = [
 _HOMES = {
     "arrays": ("ArrayLayout",),
     "build": ("build_update", "write_update"),
+    "convert": ("Conversion", "convert_file"),
     "diff": ("ArrayDiff", "Diff", "diff_files"),
-    "errors": ("BkFormatError", "InvalidSchemaError", "InvalidUpdateError", "UpdateChangedError"),
+    "errors": (
+        "BkFormatError",
+        "InvalidSchemaError",
+        "InvalidSourceError",
+        "InvalidUpdateError",
+        "UpdateChangedError",
+    ),
     "findings": ("Finding", "Report"),
     "layout": ("UpdateLayout",),
     "load": ("Update", "load_file"),
     "many": ("check_many",),
     "proof": ("ValidatedUpdate", "validate_bytes", "validate_file"),
+    "repair": ("RepairReport", "repair_file"),
     "rules": ("RULES", "Rule"),
     "schema": ("ArraySpec", "UpdateSchema", "infer_schema", "load_schema"),
     "validate": ("check_bytes", "check_file", "inspect_file"),

@@ -3,6 +3,7 @@
     BkFormatError
     ├── InvalidUpdateError      the content breaks a rule; `.report` says which, where, what to do
     ├── InvalidSchemaError      a schema file is not a schema
+    ├── InvalidSourceError      a file of another format is broken, or can't become an update
     └── UpdateChangedError      the file changed while it was judged or sent (also an `OSError`)
 
 Opening a path raises `OSError` as usual; wrong arguments raise `TypeError` or `ValueError`.
@@ -15,7 +16,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from bkformat.findings import Report
 
-__all__ = ["BkFormatError", "InvalidSchemaError", "InvalidUpdateError", "UpdateChangedError"]
+__all__ = [
+    "BkFormatError",
+    "InvalidSchemaError",
+    "InvalidSourceError",
+    "InvalidUpdateError",
+    "UpdateChangedError",
+]
 
 
 class BkFormatError(Exception):
@@ -43,6 +50,10 @@ class InvalidUpdateError(BkFormatError):
 
 class InvalidSchemaError(BkFormatError):
     """A schema file is not an `UpdateSchema`; the message names the key and the trouble."""
+
+
+class InvalidSourceError(BkFormatError):
+    """A file of another format is broken, or holds what an update can't; the message says where."""
 
 
 class UpdateChangedError(BkFormatError, OSError):

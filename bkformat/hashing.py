@@ -25,10 +25,16 @@ _GATHERED = 1 << 20
 class Hasher:
     """Hashes what it is given, in that order. To be used in a `with` statement."""
 
-    def __init__(self, nbytes: int) -> None:
-        """Nothing is hashed yet; `nbytes` is about how much there will be."""
+    def __init__(self, nbytes: int, *, wanted: bool = True) -> None:
+        """Nothing is hashed yet.
+
+        Args:
+            nbytes: about how much there will be.
+            wanted: False hashes nothing at all, and only lends its blocks.
+        """
         self._digest = hashlib.sha256()
-        self._pool = ThreadPoolExecutor(1) if nbytes > _ALONE else None
+        self._wanted = wanted
+        self._pool = ThreadPoolExecutor(1) if wanted and nbytes > _ALONE else None
         self._size = min(nbytes, HASH_BLOCK)
         self._free: list[np.ndarray[Any, Any]] = []
         self._made = 0
@@ -49,6 +55,8 @@ class Hasher:
 
     def add(self, data: bytes) -> None:
         """Hash a few bytes; many such are gathered."""
+        if not self._wanted:
+            return
         self._gathered += data
         if len(self._gathered) >= _GATHERED:
             self._flush()
@@ -58,7 +66,8 @@ class Hasher:
         self._flush()
         data = block[:nbytes].data
         if self._pool is None:
-            self._digest.update(data)
+            if self._wanted:
+                self._digest.update(data)
             self._free.append(block)
         else:
             self._running.append((self._pool.submit(self._digest.update, data), block))
@@ -75,7 +84,9 @@ class Hasher:
         return self._free.pop()
 
     def hexdigest(self) -> str:
-        """The digest of everything."""
+        """The digest of everything; "" where none was wanted."""
+        if not self._wanted:
+            return ""
         self._flush()
         while self._running:
             self._wait()

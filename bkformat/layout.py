@@ -80,6 +80,8 @@ class LayoutReader:
     Attributes:
         findings: breaches that did not stop the reader.
         comparable: whether the arrays stand in a list, as a schema's do.
+        root: what the pickle builds, once it was read to its end; None for a recalled structure.
+        machine: what read the stream; None before that, and for a recalled structure.
     """
 
     def __init__(
@@ -91,6 +93,7 @@ class LayoutReader:
         allow_empty: bool = False,
         keep_structure: bool = False,
         fast: bool = True,
+        unpickler: type[SymbolicUnpickler] = SymbolicUnpickler,
     ) -> None:
         """Nothing is opened or read yet.
 
@@ -101,7 +104,10 @@ class LayoutReader:
             allow_empty: empty arrays are wanted too.
             keep_structure: for `structure`.
             fast: whether accelerators may be used.
+            unpickler: what reads the stream.
         """
+        self._unpickler = unpickler
+        self.root: ObjectArray | None = None
         self._keep_structure = keep_structure
         self.findings: list[Finding] = []
         self._positions: tuple[int, ...] | None = None
@@ -113,7 +119,7 @@ class LayoutReader:
         self._fast = fast
         self._pieces: list[tuple[int, bytes]] = []
         self._header: NpyHeader | None = None
-        self._machine: SymbolicUnpickler | None = None
+        self.machine: SymbolicUnpickler | None = None
 
     def read(self) -> UpdateLayout:
         """Read the whole file and judge its layout.
@@ -129,7 +135,7 @@ class LayoutReader:
                 return self._recalled(data, recalled)
             source = BytesSource(data)
         self._header = header = read_header(source)
-        self._machine = machine = SymbolicUnpickler(
+        self.machine = machine = self._unpickler(
             source,
             header.data_offset,
             keep_structure=self._keep_structure,
@@ -140,6 +146,7 @@ class LayoutReader:
             raise Rejected(rules.OUTER_DTYPE, offset, f"the pickled array is of {root.dtype}")
         if type(root) is not ObjectArray:
             raise Rejected(rules.ROOT_NOT_ARRAY, offset, f"the pickle holds {describe(root)}")
+        self.root = root
         if root.shape != header.shape:
             message = f"the header says {quoted(header.shape)}, the pickle {quoted(root.shape)}"
             self._report(rules.HEADER_SHAPE, message, offset)
@@ -175,25 +182,25 @@ class LayoutReader:
 
     def structure(self) -> list[tuple[int, bytes]]:
         """Every byte that was read outside payloads: (offset, bytes) in the order of the file."""
-        if self._header is None or self._machine is None:
+        if self._header is None or self.machine is None:
             return self._pieces
         start = self._source.read_at(0, self._header.data_offset)
-        return [(0, start), *self._machine.stream.structure]
+        return [(0, start), *self.machine.stream.structure]
 
     def partial(self, stopped_at: int | None) -> UpdateLayout | None:
         """What was understood before a `Rejected`; None where not even the header was."""
         if self._header is None:
             return None
         kind: Kind = self._kind or "update"
-        if self._machine is None:
+        if self.machine is None:
             protocol, writer = peek_refused(self._source, self._header.data_offset)
             return UpdateLayout(
                 kind, None, (), self._source.nbytes, protocol, writer, None, stopped_at
             )
-        outer, inner, _ = open_lists(self._machine)
+        outer, inner, _ = open_lists(self.machine)
         num_samples = outer[0] if outer and type(outer[0]) is int else None
         arrays = [v for v in (*outer, *inner) if type(v) is ArrayLayout]
-        return self._layout(self._machine, kind, num_samples, arrays, stopped_at)
+        return self._layout(self.machine, kind, num_samples, arrays, stopped_at)
 
     def place(self, stop: Finding) -> Finding:
         """The finding of a `Rejected` with the path that was being read, and what a dict is for."""
@@ -201,21 +208,21 @@ class LayoutReader:
         stop = replace(stop, where=where)
         if stop.code != rules.PARAMETERS_DICT.code or where == "parameters":
             return stop
-        third = self._machine is not None and len(open_lists(self._machine)[0]) > 1
+        third = self.machine is not None and len(open_lists(self.machine)[0]) > 1
         kind = "an array" if where.startswith("parameters") else "third" if third else where
         message, hint = _DICTS[kind]
         return replace(stop, message=message, hint=hint)
 
     def _where(self) -> str:
-        if self._machine is None:
+        if self.machine is None:
             return ""
-        outer, inner, in_parameters = open_lists(self._machine)
+        outer, inner, in_parameters = open_lists(self.machine)
         if in_parameters:
             return f"parameters[{len(inner)}]"
         if self._kind == "aggregate" and all(type(v) is ArrayLayout for v in outer):
             return f"parameters[{len(outer)}]" if outer else ""
-        if self._machine.levels and not outer:
-            return "num_samples" if len(self._machine.levels) > 1 else ""
+        if self.machine.levels and not outer:
+            return "num_samples" if len(self.machine.levels) > 1 else ""
         return "parameters" if len(outer) == 1 else ""
 
     # --- judging ---

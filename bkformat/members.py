@@ -22,6 +22,7 @@ from bkformat.values import BLOCK
 
 __all__ = [
     "NAMES",
+    "Content",
     "Member",
     "array_member",
     "converted",
@@ -56,6 +57,18 @@ class Member(NamedTuple):
     def nbytes(self) -> int:
         """Bytes of all elements."""
         return prod(self.shape) * ITEMSIZES[self.dtype]
+
+
+class Content(NamedTuple):
+    """All that a file holds.
+
+    Attributes:
+        num_samples: samples behind it; None for an aggregate of arrays alone.
+        members: the arrays in the order of the model.
+    """
+
+    num_samples: int | None
+    members: list[Member]
 
 
 _LITTLE_ENDIAN: dict[str, np.dtype[Any]] = {

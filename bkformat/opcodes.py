@@ -17,11 +17,14 @@ class op:  # noqa: N801  (a namespace of constants, written op.BUILD)
     BINBYTES = 0x42
     SHORT_BINBYTES = 0x43
     BINFLOAT = 0x47
+    INT = 0x49  # protocol 2 alone
     BININT = 0x4A
     BININT1 = 0x4B
     BININT2 = 0x4D
     NONE = 0x4E
     REDUCE = 0x52
+    BINSTRING = 0x54  # protocol 2 alone
+    SHORT_BINSTRING = 0x55  # protocol 2 alone
     BINUNICODE = 0x58
     EMPTY_LIST = 0x5D
     APPEND = 0x61

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, NoReturn
 
 from bkformat import rules
@@ -84,7 +84,14 @@ class OpcodeStream:
         "structure",
     )  # fmt: skip
 
-    def __init__(self, source: Source, offset: int, *, keep_structure: bool = True) -> None:
+    def __init__(
+        self,
+        source: Source,
+        offset: int,
+        *,
+        keep_structure: bool = True,
+        tables: Mapping[int, Table] | None = None,
+    ) -> None:
         self.keeps_structure = keep_structure
         self._source = source
         self._nbytes = source.nbytes
@@ -98,8 +105,9 @@ class OpcodeStream:
         self.frames = 0
         self.opcodes = 0
         self.opcode_budget = OPCODES_AT_FIRST
-        self.protocol = self._read_protocol()
-        self._table = _TABLES[self.protocol]
+        known = TABLES if tables is None else tables
+        self.protocol = self._read_protocol(known)
+        self._table = known[self.protocol]
 
     @property
     def offset(self) -> int:
@@ -284,7 +292,7 @@ class OpcodeStream:
         self.frame_end = self.offset + length
         self.frames += 1
 
-    def _read_protocol(self) -> int:
+    def _read_protocol(self, known: Mapping[int, Table]) -> int:
         offset = self.offset
         first = self.take(1)[0]
         if first != op.PROTO:
@@ -294,7 +302,7 @@ class OpcodeStream:
             what = "a pickle of protocol 0 or 1" if textual else f"0x{first:02x} begins no pickle"
             self._reject(rule, offset, what)
         protocol = self.take(1)[0]
-        if protocol not in _TABLES:
+        if protocol not in known:
             rule = _REFUSED_PROTOCOLS.get(protocol, rules.NOT_A_PICKLE)
             self._reject(rule, offset, f"pickle protocol {protocol}")
         return protocol
@@ -403,9 +411,11 @@ def _global(stream: OpcodeStream) -> tuple[str, str]:
     return _line(stream, offset), _line(stream, offset)
 
 
-_Reader = Callable[[OpcodeStream], Any]
+Reader = Callable[[OpcodeStream], Any]
+Table = list["Reader | None"]
+"""For each opcode what reads its argument, or None where it is forbidden."""
 
-_PROTOCOL_3: dict[int, _Reader] = {
+PROTOCOL_3: dict[int, Reader] = {
     op.MARK: _bare,
     op.EMPTY_TUPLE: _bare,
     op.STOP: _bare,
@@ -438,18 +448,20 @@ _PROTOCOL_3: dict[int, _Reader] = {
     op.LONG_BINGET: _u32,
 }
 
-_PROTOCOL_4: dict[int, _Reader] = {
-    **_PROTOCOL_3,
+_PROTOCOL_4: dict[int, Reader] = {
+    **PROTOCOL_3,
     op.SHORT_BINUNICODE: _text8,
     op.BINBYTES8: _bytes64,
     op.STACK_GLOBAL: _bare,
     op.MEMOIZE: _bare,
 }
 
-_TABLES: dict[int, list[_Reader | None]] = {
-    protocol: [readers.get(code) for code in range(256)]
-    for protocol, readers in ((3, _PROTOCOL_3), (4, _PROTOCOL_4))
-}
+
+def table_of(readers: Mapping[int, Reader]) -> Table:
+    return [readers.get(code) for code in range(256)]
+
+
+TABLES: dict[int, Table] = {3: table_of(PROTOCOL_3), 4: table_of(_PROTOCOL_4)}
 _REFUSED_PROTOCOLS = {
     0: rules.TEXT_PROTOCOL,
     1: rules.TEXT_PROTOCOL,

@@ -16,9 +16,9 @@ Source: numpy ndarray.__reduce__, dtype.__reduce__; Lib/pickle.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from operator import itemgetter
-from typing import Any, Literal, NoReturn
+from typing import Any, ClassVar, Literal, NoReturn
 
 from bkformat import rules
 from bkformat.allowed import ALLOWED_GLOBALS, refuse_global
@@ -30,7 +30,7 @@ from bkformat.record_forms import NO_PUT, Names
 from bkformat.records import RecordReader, Run
 from bkformat.rules import Rule
 from bkformat.source import Source
-from bkformat.stream import OPCODES_PER_ARRAY, OpcodeStream, Span
+from bkformat.stream import OPCODES_PER_ARRAY, TABLES, OpcodeStream, Span, Table
 from bkformat.symbols import (
     DType,
     Global,
@@ -54,7 +54,8 @@ _MAX_DEPTH = 8
 # What picklers write to the memo: containers, texts, bytes, names and results; never numbers.
 _MEMOIZED = frozenset({
     op.GLOBAL, op.STACK_GLOBAL, op.BINUNICODE, op.SHORT_BINUNICODE, op.SHORT_BINBYTES, op.BINBYTES,
-    op.BINBYTES8, op.TUPLE, op.TUPLE1, op.TUPLE2, op.TUPLE3, op.EMPTY_LIST, op.REDUCE,
+    op.BINBYTES8, op.BINSTRING, op.SHORT_BINSTRING, op.TUPLE, op.TUPLE1, op.TUPLE2, op.TUPLE3,
+    op.EMPTY_LIST, op.REDUCE,
 })  # fmt: skip
 
 _OBJECT_FLAGS = 63
@@ -77,10 +78,18 @@ class SymbolicUnpickler:
         long_ones: how often 1 was written as LONG1, as the canonical form does for alignment.
     """
 
+    # What may stand in a stream, and what each of it does; a reader of older protocols has more.
+    _tables: ClassVar[Mapping[int, Table]] = TABLES
+    _globals: ClassVar[Mapping[tuple[str, str], Global]] = ALLOWED_GLOBALS
+    _reducers: ClassVar[Mapping[str, Reducer]]
+    _handlers: ClassVar[Mapping[int, Handler | None]]
+
     def __init__(
         self, source: Source, offset: int, *, keep_structure: bool = True, fast: bool = True
     ) -> None:
-        self.stream = OpcodeStream(source, offset, keep_structure=keep_structure)
+        self.stream = OpcodeStream(
+            source, offset, keep_structure=keep_structure, tables=self._tables
+        )
         self.levels: list[list[Pair]] = []
         self.stack: list[Pair] = []
         self.dtype_arguments: set[str] = set()
@@ -106,7 +115,7 @@ class SymbolicUnpickler:
         Raises:
             Rejected: BK2xx, and BK3xx where nothing after the breach can be trusted.
         """
-        handlers = _HANDLERS
+        handlers = self._handlers
         offset = 0
         for code, argument, offset in self.stream:
             if code == op.STOP:
@@ -299,7 +308,7 @@ class SymbolicUnpickler:
     # --- names, calls, state ---
 
     def _global(self, argument: tuple[str, str], offset: int) -> None:
-        found = ALLOWED_GLOBALS.get(argument)
+        found = self._globals.get(argument)
         if found is None:
             raise refuse_global(*argument, offset)
         self.modules.add(found.module)
@@ -315,7 +324,7 @@ class SymbolicUnpickler:
     def _reduce(self, _: None, offset: int) -> None:
         arguments = self._pop(offset)
         function = self._top(offset)
-        reducer = _REDUCERS.get(function.role) if type(function) is Global else None
+        reducer = self._reducers.get(function.role) if type(function) is Global else None
         if reducer is None or type(arguments) is not PyTuple:
             self._reject(rules.UNEXPECTED_STRUCTURE, offset, f"{describe(function)} is called")
         start = self.stack.pop()[1]
@@ -364,7 +373,7 @@ class SymbolicUnpickler:
     def _scalar(self, values: tuple[Any, ...], offset: int) -> NumpyScalar:
         if len(values) != 2 or type(values[0]) is not DType or type(values[1]) is not Span:
             self._reject(rules.UNEXPECTED_STRUCTURE, offset, "scalar without (dtype, bytes)")
-        return NumpyScalar(values[0].name or "")
+        return NumpyScalar(values[0].name or "", *values[1])
 
     def _build(self, _: None, offset: int) -> None:
         state = self._pop(offset)
@@ -515,13 +524,16 @@ def _is_sized_state(values: tuple[Any, ...], itemsize: int) -> bool:
     return version == 3 and order in ("<", ">", "|") and type(alignment) is type(flags) is int
 
 
-_REDUCERS: dict[str, Callable[[SymbolicUnpickler, tuple[Any, ...], int], Any]] = {
+Reducer = Callable[[Any, tuple[Any, ...], int], Any]
+Handler = Callable[[Any, Any, int], None]
+
+REDUCERS: dict[str, Reducer] = {
     "reconstruct": SymbolicUnpickler._reconstruct,
     "dtype": SymbolicUnpickler._dtype,
     "scalar": SymbolicUnpickler._scalar,
 }
 
-_HANDLERS: dict[int, Callable[[SymbolicUnpickler, Any, int], None] | None] = {
+HANDLERS: dict[int, Handler | None] = {
     op.MARK: SymbolicUnpickler._mark,
     op.NONE: SymbolicUnpickler._none,
     op.NEWTRUE: SymbolicUnpickler._true,
@@ -555,3 +567,6 @@ _HANDLERS: dict[int, Callable[[SymbolicUnpickler, Any, int], None] | None] = {
     op.BINGET: SymbolicUnpickler._get,
     op.LONG_BINGET: SymbolicUnpickler._get,
 }
+
+SymbolicUnpickler._reducers = REDUCERS
+SymbolicUnpickler._handlers = HANDLERS

@@ -93,9 +93,11 @@ class ObjectArray(NamedTuple):
 
 
 class NumpyScalar(NamedTuple):
-    """A numpy scalar, such as np.int64(7); only its dtype is known."""
+    """A numpy scalar, such as np.int64(7): its dtype, and where its bytes are."""
 
     dtype: str
+    offset: int
+    nbytes: int
 
 
 _NOUNS: dict[type, str] = {

@@ -17,16 +17,20 @@ from bkformat.findings import Finding, Rejected, Report, bounded
 from bkformat.layout import Kind, LayoutReader, UpdateLayout
 from bkformat.rules import ERROR
 from bkformat.source import BytesSource, Source, open_file
+from bkformat.symbolic import SymbolicUnpickler
+from bkformat.symbols import ObjectArray
 
 if TYPE_CHECKING:
     from bkformat.schema import UpdateSchema
 
 __all__ = [
+    "Examined",
     "Judged",
     "check_bytes",
     "check_file",
     "check_options",
     "check_structure",
+    "examine",
     "inspect_file",
     "judge",
     "judge_file",
@@ -39,6 +43,14 @@ class Judged(NamedTuple):
 
     report: Report
     structure: list[tuple[int, bytes]]
+
+
+class Examined(NamedTuple):
+    """A report on the structure alone, what the pickle builds, and what read it."""
+
+    report: Report
+    root: ObjectArray | None
+    machine: SymbolicUnpickler | None
 
 
 def check_file(
@@ -206,13 +218,26 @@ def judge(
     return Judged(_report(source, layout, kind, findings, strict, digest, values), structure)
 
 
-def check_structure(source: Source, kind: Kind, sha256: str, found: list[Finding]) -> Report:
+def examine(source: Source, unpickler: type[SymbolicUnpickler] = SymbolicUnpickler) -> Examined:
+    """Read the structure of a file of either kind.
+
+    Args:
+        source: the file.
+        unpickler: reads the stream.
+    """
+    reader = LayoutReader(source, kind=None, fast=False, unpickler=unpickler)
+    layout, findings = _read_layout(reader)
+    report = _report(source, layout, None, findings, False, None, False)
+    return Examined(report, reader.root, reader.machine)
+
+
+def check_structure(source: Source, kind: Kind, sha256: str | None, found: list[Finding]) -> Report:
     """The report on a file that was hashed, and whose values were looked at, while it was written.
 
     Args:
         source: the finished file.
         kind: "update" or "aggregate".
-        sha256: its digest.
+        sha256: its digest, where it was wanted.
         found: the findings of stage 4.
     """
     layout, findings = _read_layout(LayoutReader(source, kind=kind))

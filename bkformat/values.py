@@ -295,6 +295,7 @@ def hash_and_judge(
     wanted: ValueRules | None,
     *,
     progress: Progress | None = None,
+    hashed: bool = True,
 ) -> tuple[str, list[Finding]]:
     """Hash the whole file, and judge values from the very buffers that are hashed.
 
@@ -305,6 +306,7 @@ def hash_and_judge(
         arrays: as the layout has them.
         wanted: what is asked of the values; None if they are not to be looked at.
         progress: called with the bytes read since.
+        hashed: False does everything but hash.
 
     Returns:
         The SHA-256 in hexadecimal, and the findings of `judge_values`.
@@ -317,7 +319,7 @@ def hash_and_judge(
     for tally in tallies:
         at_offset.setdefault(tally.array.offset, []).append(tally)
     position = 0
-    with Hasher(source.nbytes) as hasher, np.errstate(all="ignore"):
+    with Hasher(source.nbytes, wanted=hashed) as hasher, np.errstate(all="ignore"):
         for offset, piece in (*structure, (source.nbytes, b"")):
             for at, part in _hashed_blocks(source, position, offset - position, hasher):
                 for tally in at_offset.get(position, ()):

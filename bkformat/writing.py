@@ -7,6 +7,7 @@ the file gets its name.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from operator import itemgetter
@@ -14,16 +15,16 @@ from operator import itemgetter
 from bkformat.arrays import ArrayLayout
 from bkformat.canonical import CanonicalForm, canonical_form
 from bkformat.errors import InvalidUpdateError
-from bkformat.findings import Finding
+from bkformat.findings import Finding, Report
 from bkformat.layout import Kind
-from bkformat.members import Member
+from bkformat.members import Content, Member
 from bkformat.output import Output, replacing, write_all
 from bkformat.proof import ValidatedUpdate, prove_written
 from bkformat.source import FileSource, too_large
 from bkformat.validate import check_structure
 from bkformat.values import FINITE, hash_and_judge
 
-__all__ = ["canonical_pieces", "form_of", "write_canonical"]
+__all__ = ["canonical_pieces", "form_of", "write_canonical", "write_checked"]
 
 _SIGNATURE = itemgetter(1, 2)
 
@@ -71,20 +72,11 @@ def write_canonical(
         InvalidUpdateError: a value is not finite; nothing was written.
         OSError: the file can't be written, or would be past `max_size`.
     """
-    form = form_of(num_samples, members)
-    if max_size is not None and form.nbytes > max_size:
-        raise too_large(form.nbytes, max_size, path)
-    kind: Kind = "update" if num_samples is not None else "aggregate"
     fd = -1
     try:
-        with replacing(path, fsync=fsync) as output:
-            digest, found = _write_and_judge(output, form, members)
+        with _judged(path, num_samples, members, fsync, max_size, hashed=True) as (output, report):
             fd = os.open(output.path, os.O_RDONLY)
-            source = FileSource(fd)
-            report = check_structure(source, kind, digest, found)
-            if not report.valid:
-                raise InvalidUpdateError(report)
-            proof = prove_written(source, report)
+            proof = prove_written(FileSource(fd), report)
     except BaseException:
         if fd >= 0:
             os.close(fd)
@@ -92,8 +84,44 @@ def write_canonical(
     return proof
 
 
+def write_checked(
+    path: str | os.PathLike[str],
+    content: Content,
+    *,
+    fsync: bool = True,
+    max_size: int | None = None,
+) -> Report:
+    """The same without a proof, and so without hashing; arguments and errors as there."""
+    num_samples, members = content
+    with _judged(path, num_samples, members, fsync, max_size, hashed=False) as (_, report):
+        return report
+
+
+@contextlib.contextmanager
+def _judged(
+    path: str | os.PathLike[str],
+    num_samples: int | None,
+    members: Sequence[Member],
+    fsync: bool,
+    max_size: int | None,
+    *,
+    hashed: bool,
+) -> Iterator[tuple[Output, Report]]:
+    """The file, written and found to be valid; it gets its name when the block ends."""
+    form = form_of(num_samples, members)
+    if max_size is not None and form.nbytes > max_size:
+        raise too_large(form.nbytes, max_size, path)
+    kind: Kind = "update" if num_samples is not None else "aggregate"
+    with replacing(path, fsync=fsync) as output:
+        digest, found = _write_and_judge(output, form, members, hashed=hashed)
+        report = check_structure(FileSource(output.fd), kind, digest or None, found)
+        if not report.valid:
+            raise InvalidUpdateError(report)
+        yield output, report
+
+
 def _write_and_judge(
-    output: Output, form: CanonicalForm, members: Sequence[Member]
+    output: Output, form: CanonicalForm, members: Sequence[Member], *, hashed: bool
 ) -> tuple[str, list[Finding]]:
     """The digest of what was written, and what is wrong with its values."""
     os.ftruncate(output.fd, form.nbytes)
@@ -102,7 +130,7 @@ def _write_and_judge(
         for member, offset, nbytes in zip(members, form.offsets, form.lengths, strict=True)
     ]
     growing = _Growing(output, canonical_pieces(form, members))
-    return hash_and_judge(growing, form.structure(), layouts, FINITE)
+    return hash_and_judge(growing, form.structure(), layouts, FINITE, hashed=hashed)
 
 
 class _Growing:

@@ -66,7 +66,9 @@ def test_an_object_array() -> None:
 
 
 def test_a_scalar_is_understood() -> None:
-    assert run(D.scalar("i8")) == NumpyScalar("int64")
+    found = run(D.scalar("i8"))
+    assert type(found) is NumpyScalar
+    assert (found.dtype, found.nbytes) == ("int64", 8)
 
 
 def test_names_come_from_the_stack() -> None:
