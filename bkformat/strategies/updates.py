@@ -81,9 +81,6 @@ def updates(
     Raises:
         InvalidArgument: an argument is none of these; where it is a strategy, when it is drawn.
 
-    >>> from hypothesis import find
-    >>> find(updates(), lambda update: True)
-    <Update of 1 arrays, num_samples 1>
     >>> updates(min_arrays=3, max_arrays=2)
     Traceback (most recent call last):
     hypothesis.errors.InvalidArgument: Cannot have max_arrays=2 < min_arrays=3
