@@ -65,10 +65,12 @@ class Content(NamedTuple):
     Attributes:
         num_samples: samples behind it; None for an aggregate of arrays alone.
         members: the arrays in the order of the model.
+        ordered: whether the file says that this is their order.
     """
 
     num_samples: int | None
     members: list[Member]
+    ordered: bool = True
 
 
 _LITTLE_ENDIAN: dict[str, np.dtype[Any]] = {
