@@ -27,6 +27,9 @@ __all__ = ["checked_dtype", "dtype_finding", "named_arrays", "read_num_samples",
 
 _Named = tuple["str | None", Any]
 _ORDERED = "give a list of arrays, or a mapping of name to array"
+_MODELS = ("state_dict", "get_weights")
+"""How models of PyTorch and Keras give their arrays; some models can be iterated over too."""
+
 _NESTED = "give a flat list: jax.tree.leaves(parameters)"
 
 
@@ -94,18 +97,16 @@ def named_arrays(parameters: object) -> list[_Named]:
         RefusedError: BK313 to BK315.
     """
     where = "parameters"
+    for method in _MODELS:
+        if hasattr(parameters, method):
+            message, hint = "a model in place of its arrays", f"give model.{method}()"
+            raise RefusedError(rules.PARAMETERS_TYPE, message, where, hint)
     if isinstance(parameters, Mapping) or _is_mapping(parameters):
         mapping: Any = parameters
         items: list[_Named] = [(str(name), mapping[name]) for name in mapping.keys()]  # noqa: SIM118
     elif not isinstance(parameters, Iterable) or _is_no_list(parameters):
-        kind = type(parameters).__name__
-        hint = _ORDERED
-        if hasattr(parameters, "state_dict"):
-            hint = "give its parameters: model.state_dict()"
-        elif hasattr(parameters, "get_weights"):
-            hint = "give its weights: model.get_weights()"
-        message = f"{quoted(kind)[1:-1]} in place of a list of arrays"
-        raise RefusedError(rules.PARAMETERS_TYPE, message, where, hint)
+        message = f"{quoted(type(parameters).__name__)[1:-1]} in place of a list of arrays"
+        raise RefusedError(rules.PARAMETERS_TYPE, message, where, _ORDERED)
     else:
         listed = list(parameters)
         pairs = bool(listed) and all(map(_is_pair, listed))

@@ -23,7 +23,7 @@ _LOADER = _HERE.parent / "property" / "loader.py"
 _FIXTURES = ROOT / "fixtures"
 
 # The last numpy 1, where this Python has wheels of it, and 2.x, old and new.
-_VERSIONS = {
+VERSIONS = {
     (3, 10): ["1.26.4", "2.0.2", "2.2.6"],
     (3, 11): ["1.26.4", "2.0.2", "2.4.6"],
     (3, 12): ["1.26.4", "2.0.2", "2.4.6"],
@@ -31,7 +31,7 @@ _VERSIONS = {
 }.get(sys.version_info[:2], ["2.3.5", "2.4.6"])
 
 
-@pytest.fixture(scope="module", params=_VERSIONS)
+@pytest.fixture(scope="module", params=VERSIONS)
 def python(request: pytest.FixtureRequest) -> Path:
     return environment(f"numpy=={request.param}")
 
@@ -58,7 +58,7 @@ def test_the_versions_are_those_asked_for(
     written: tuple[Path, dict[str, Any]], request: pytest.FixtureRequest
 ) -> None:
     version = written[1]["version"]
-    assert version in _VERSIONS
+    assert version in VERSIONS
     assert version in request.node.name
 
 
