@@ -21,7 +21,7 @@ from bkformat.arrays import MAX_DIMENSIONS
 from bkformat.dtypes import ITEMSIZES, refusal
 from bkformat.findings import Finding, finding, quoted
 from bkformat.layout import MAX_NUM_SAMPLES
-from bkformat.members import NAMES, Member, array_member
+from bkformat.members import NAMES, Member, array_member, plain_member
 
 __all__ = ["checked_dtype", "dtype_finding", "named_arrays", "read_num_samples", "read_parameters"]
 
@@ -151,9 +151,9 @@ def read_parameters(
     members: list[Member] = []
     findings: list[Finding] = []
     for index, (name, item) in enumerate(items):
-        usual = type(item) is np.ndarray and dtype is None and item.dtype in _USUAL
-        if usual and item.ndim <= MAX_DIMENSIONS:
-            members.append(array_member(name, item))
+        usual = _USUAL.get(item.dtype) if type(item) is np.ndarray and dtype is None else None
+        if usual is not None and item.ndim <= MAX_DIMENSIONS:
+            members.append(plain_member(name, item, usual))
             continue
         try:
             members.append(_member(name, item, dtype, f"parameters[{index}]"))
@@ -162,7 +162,7 @@ def read_parameters(
     return members, findings
 
 
-_USUAL = frozenset(dtype for dtype, name in NAMES.items() if refusal(name) is None)
+_USUAL = {dtype: name for dtype, name in NAMES.items() if refusal(name) is None}
 
 
 def _member(name: str | None, item: object, dtype: str | None, where: str) -> Member:

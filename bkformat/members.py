@@ -27,6 +27,7 @@ __all__ = [
     "array_member",
     "converted",
     "little_endian",
+    "plain_member",
     "source_member",
     "stored_member",
 ]
@@ -88,9 +89,16 @@ def little_endian(name: str) -> np.dtype[Any]:
 def array_member(name: str | None, array: np.ndarray[Any, Any], dtype: str | None = None) -> Member:
     """A member of an array in memory, converted to `dtype` if that is given."""
     target = dtype or NAMES.get(array.dtype) or array.dtype.name
-    if array.nbytes <= _COPIED and array.dtype == little_endian(target):
-        return Member(name, target, array.shape, (array.tobytes(),).__iter__)
+    if NAMES.get(array.dtype) == target:
+        return plain_member(name, array, target)
     return Member(name, target, array.shape, partial(_array_blocks, array, target))
+
+
+def plain_member(name: str | None, array: np.ndarray[Any, Any], dtype: str) -> Member:
+    """A member of an array that is of `dtype` and little-endian already."""
+    if array.nbytes <= _COPIED:
+        return Member(name, dtype, array.shape, (array.tobytes(),).__iter__)
+    return Member(name, dtype, array.shape, partial(_array_blocks, array, dtype))
 
 
 def _array_blocks(array: np.ndarray[Any, Any], dtype: str) -> Iterator[bytes | memoryview]:
