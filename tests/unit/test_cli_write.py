@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import signal
@@ -9,15 +11,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import safetensors.numpy
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
 
 from bkformat import build_update, check_file, load_schema
-from bkformat.cli import cli
+from bkformat.cli import cli, main
 
 from .files import FIXTURES
 
@@ -31,17 +33,20 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def run(*arguments: object) -> Result:
-    """By `main`, so that errors end as they do for a person."""
-    from bkformat.cli import main
+class Ran(NamedTuple):
+    """How a command ended, and what it printed on both streams."""
 
-    with CliRunner().isolation() as (stdout, stderr, *_):
+    exit_code: object
+    output: str
+
+
+def run(*arguments: object) -> Ran:
+    """By `main`, so that errors end as they do for a person."""
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
         with pytest.raises(SystemExit) as ended:
             main([str(argument) for argument in arguments])
-        sys.stdout.flush()
-        sys.stderr.flush()
-        out, err = stdout.getvalue(), stderr.getvalue() if stderr is not None else b""
-    return Result(CliRunner(), out, err, out + err, None, int(ended.value.code or 0), None)  # type: ignore[arg-type]
+    return Ran(ended.value.code, printed.getvalue())
 
 
 def test_build_from_an_npz() -> None:

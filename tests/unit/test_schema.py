@@ -16,6 +16,7 @@ from bkformat import (
     UpdateSchema,
     check_bytes,
     infer_schema,
+    inspect_file,
     load_schema,
 )
 from bkformat.schema import json_schema
