@@ -43,9 +43,12 @@ class Ran(NamedTuple):
 def run(*arguments: object) -> Ran:
     """By `main`, so that errors end as they do for a person."""
     printed = io.StringIO()
-    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
-        with pytest.raises(SystemExit) as ended:
-            main([str(argument) for argument in arguments])
+    with (
+        contextlib.redirect_stdout(printed),
+        contextlib.redirect_stderr(printed),
+        pytest.raises(SystemExit) as ended,
+    ):
+        main([str(argument) for argument in arguments])
     return Ran(ended.value.code, printed.getvalue())
 
 
