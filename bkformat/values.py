@@ -40,6 +40,7 @@ __all__ = [
     "judge_values",
     "new_block",
     "read_blocks",
+    "within",
 ]
 
 BLOCK = 1 << 22
@@ -106,7 +107,7 @@ class ArrayTally:
         self._finite = wanted.finite and array.dtype in _FLOATS
         self._max_abs = wanted.max_abs
         self._dtype = _DTYPES[array.dtype]
-        self._bounds = None if wanted.max_abs is None else _within(wanted.max_abs, self._dtype)
+        self._bounds = None if wanted.max_abs is None else within(wanted.max_abs, self._dtype)
         self._counts: dict[str, int] = {}
         self._first: dict[str, int] = {}
         self._lock = threading.Lock()
@@ -142,7 +143,7 @@ class ArrayTally:
             yield finding(rules.RULES[code], message, offset=offset, where=where)
 
 
-def _within(bound: float, dtype: np.dtype[Any]) -> tuple[Any, Any]:
+def within(bound: float, dtype: np.dtype[Any]) -> tuple[Any, Any]:
     """The least and the greatest value of `dtype` that are not past `bound` in magnitude.
 
     A bound of another type would be rounded when compared, or widen the values to itself.

@@ -2,39 +2,23 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import pickle
 import pickletools
 import struct
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from math import prod
 from pathlib import Path
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
 from hypothesis import strategies as st
 
+from bkformat import assembler as asm
+
 FIXTURES = Path(__file__).parents[2] / "fixtures"
 
 Array = np.ndarray[Any, Any]
-
-
-def load_assembler() -> ModuleType:
-    """The module of the fixtures that writes streams opcode by opcode."""
-    if "assembler" not in sys.modules:
-        spec = importlib.util.spec_from_file_location("assembler", FIXTURES / "assembler.py")
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules["assembler"] = module  # its dataclasses look themselves up here
-        spec.loader.exec_module(module)
-    return sys.modules["assembler"]
-
-
-asm = load_assembler()
 
 
 class Content(NamedTuple):

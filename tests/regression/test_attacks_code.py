@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from bkformat import Finding, check_bytes
-from fixtures import assembler as asm
-from fixtures.assembler import HERE, C, D, E, Form, Part
+from bkformat import assembler as asm
+from bkformat.assembler import HERE, C, D, E, Form, Part
 
 _FORMS = {"protocol-3": D, "protocol-4": E}
 _Refuses = Callable[..., Finding]

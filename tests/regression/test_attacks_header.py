@@ -10,8 +10,8 @@ from collections.abc import Callable
 import pytest
 
 from bkformat import Finding, check_bytes
-from fixtures import assembler as asm
-from fixtures.assembler import C, D, E, Form
+from bkformat import assembler as asm
+from bkformat.assembler import C, D, E, Form
 
 _FORMS = {"form C": C, "form D": D, "form E": E}
 _Refuses = Callable[..., Finding]

@@ -19,9 +19,9 @@ from typing import Any
 import pytest
 
 from bkformat import Finding, UpdateChangedError, check_bytes, check_file
+from bkformat import assembler as asm
+from bkformat.assembler import HERE, D, E, Form, Part
 from bkformat.stream import OPCODES_AT_FIRST
-from fixtures import assembler as asm
-from fixtures.assembler import HERE, D, E, Form, Part
 
 _FORMS = {"protocol-3": D, "protocol-4": E}
 _Refuses = Callable[..., Finding]

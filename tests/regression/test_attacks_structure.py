@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from bkformat import Finding, check_bytes
+from bkformat import assembler as asm
+from bkformat.assembler import CANONICAL, HERE, C, D, E, Form, Part
 from bkformat.validate import judge, source_of
-from fixtures import assembler as asm
-from fixtures.assembler import CANONICAL, HERE, C, D, E, Form, Part
 
 _FORMS = {"protocol-3": D, "protocol-4": E}
 _Refuses = Callable[..., Finding]

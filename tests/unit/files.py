@@ -1,33 +1,18 @@
-"""Files for unit tests, written opcode by opcode by the assembler of the fixtures."""
+"""Files for unit tests, written opcode by opcode by the assembler."""
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
+from bkformat import assembler as asm
+
 FIXTURES = Path(__file__).parents[2] / "fixtures"
 
 Array = np.ndarray[Any, Any]
-
-
-def _load_assembler() -> ModuleType:
-    if "assembler" not in sys.modules:
-        spec = importlib.util.spec_from_file_location("assembler", FIXTURES / "assembler.py")
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules["assembler"] = module  # its dataclasses look themselves up here
-        spec.loader.exec_module(module)
-    return sys.modules["assembler"]
-
-
-asm = _load_assembler()
 
 _TEXTS = {
     "bool": "b1", "int8": "i1", "uint8": "u1", "int16": "i2", "uint16": "u2", "int32": "i4",
