@@ -21,7 +21,7 @@ from bkformat.arrays import MAX_DIMENSIONS
 from bkformat.dtypes import ITEMSIZES, refusal
 from bkformat.findings import Finding, finding, quoted
 from bkformat.layout import MAX_NUM_SAMPLES
-from bkformat.members import NAMES, Member, array_member, plain_member
+from bkformat.members import NAMES, Member, array_member, plain_member, refuse_garbage
 
 __all__ = ["checked_dtype", "dtype_finding", "named_arrays", "read_num_samples", "read_parameters"]
 
@@ -173,7 +173,7 @@ def _member(name: str | None, item: object, dtype: str | None, where: str) -> Me
     if found is not None:
         raise RefusedError(*found)
     if dtype is not None and array.dtype.name != dtype:
-        _refuse_garbage(array, dtype, where)
+        refuse_garbage(array, dtype, where)
     return array_member(name, array, dtype)
 
 
@@ -199,7 +199,7 @@ def dtype_finding(
     convertible = stored.kind in "biuf" or rule is rules.EXTENSION_DTYPE
     if dtype is not None and convertible:
         return None
-    return rule or rules.UNKNOWN_DTYPE, message, where
+    return rule or rules.EXTENSION_DTYPE, message, where
 
 
 def _as_array(item: object, dtype: str | None, where: str) -> np.ndarray[Any, Any]:
@@ -248,19 +248,3 @@ def _converted(item: Any, dtype: str | None, where: str) -> np.ndarray[Any, Any]
 
 
 _BFLOAT16 = "ask for a conversion: dtype='float32'"
-
-
-def _refuse_garbage(array: np.ndarray[Any, Any], dtype: str, where: str) -> None:
-    """To an integer dtype only what it can hold: anything else would become another number.
-
-    Raises:
-        ValueError: a value is not finite, or past the range of the dtype.
-    """
-    target = np.dtype(dtype)
-    if target.kind not in "iu" or not array.size or np.can_cast(array.dtype, target, "safe"):
-        return
-    least, greatest = array.min(), array.max()
-    limits = np.iinfo(target)
-    # Compared as Python numbers: NaN fails both, and no rounding helps a value in.
-    if not (limits.min <= least.item() and greatest.item() <= limits.max):
-        raise ValueError(f"{where} holds values that {dtype} does not")

@@ -125,6 +125,25 @@ def test_build_bfloat16() -> None:
     assert Path("u.npy").read_bytes() == build_update(7, [np.array([1.5, -2], "float32")])
 
 
+@pytest.mark.parametrize("value", [300.0, -1.0, np.nan, np.inf])
+def test_build_to_integers_that_do_not_fit(value: float) -> None:
+    turned = np.asfortranarray(np.array([[1.0, 2.0], [3.0, value]]))
+    for name, array in (("a.npz", np.array([1.0, value])), ("b.npz", turned)):
+        np.savez(name, weight=array)
+        result = run("build", "--num-samples", 7, name, "-o", "u.npy", "--dtype", "uint8")
+        assert (result.exit_code, Path("u.npy").exists()) == (2, False)
+        assert result.output == "bkformat: weight holds values that uint8 does not\n"
+
+
+def test_build_converts() -> None:
+    turned = np.asfortranarray(np.arange(6, dtype=">f8").reshape(2, 3))
+    np.savez("a.npz", one=turned, two=np.arange(3))
+    wanted = ["-o", "u.npy", "--dtype", "float32"]
+    assert run("build", "--num-samples", 7, "a.npz", *wanted).exit_code == 0
+    arrays = [turned.astype("float32"), np.arange(3, dtype="float32")]
+    assert Path("u.npy").read_bytes() == build_update(7, arrays)
+
+
 def test_build_fits_a_schema() -> None:
     np.savez("model.npz", weight=W, bias=B)
     schema = {"version": 1, "parameters": [{"name": "bias"}, {"name": "weight", "shape": [4, 3]}]}
