@@ -9,12 +9,16 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import numpy as np
 import pytest
 
-from bkformat import check_file, inspect_file, load_file, write_update
+from bkformat import build_update, check_file, inspect_file, load_file, write_update
 
 _WRITER = """
 import sys
@@ -66,14 +70,72 @@ def test_a_write_that_is_ended_at_any_moment(tmp_path: Path, number: signal.Sign
     assert litter > 3 or number != signal.SIGKILL  # the moments were well chosen
 
 
+_TRACED = tuple(f"{os.sep}{name}.py" for name in ("output", "writing", "contextlib"))
+
+
+def _interrupted(step: int, call: Callable[[], object]) -> bool:
+    """Make the call with a Ctrl-C at that step of the writer; whether there was such a step."""
+    steps = 0
+
+    def count(frame: FrameType, event: str, _: object) -> Any:
+        nonlocal steps
+        if not frame.f_code.co_filename.endswith(_TRACED):
+            return None
+        frame.f_trace_opcodes, frame.f_trace_lines = True, False
+        steps += event in ("call", "opcode")
+        if steps == step:
+            sys.settrace(None)
+            raise KeyboardInterrupt
+        return count
+
+    before = sys.gettrace()
+    sys.settrace(count)
+    try:
+        call()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        sys.settrace(before)
+    return steps == step
+
+
+def test_an_interrupt_at_every_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The moments that a signal hits once in a million writes: no litter, the old or new file."""
+    # While a generator is closed, Python lets no exception out, and the write goes on.
+    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
+    path, values = tmp_path / "update.npy", np.arange(3, dtype="float32")
+    states = {build_update(1, [values]): 0, build_update(2, [values]): 0}
+    step = 0
+    again = True
+    while again:
+        step += 1
+        path.write_bytes(next(iter(states)))
+        again = _interrupted(step, lambda: write_update(path, 2, [values], fsync=False).close())
+        states[path.read_bytes()] += 1
+        assert os.listdir(tmp_path) == [path.name], step
+    assert len(states) == 2
+    assert min(states.values()) > 10
+
+
 def test_payloads_past_4_gib(tmp_path: Path) -> None:
     """Of one number that is repeated, so that it takes no memory."""
     if shutil.disk_usage(tmp_path).free < 6 << 30:
         pytest.skip("no room for a file of 4 GiB: payloads past 4 GiB were not tried")
-    repeated = np.broadcast_to(np.float32(1.5), ((1 << 30) + 5,))
     path = tmp_path / "update.npy"
+    tracemalloc.start()
+    try:
+        _assert_past_4_gib(path)
+        assert tracemalloc.get_traced_memory()[1] < 64 << 20
+    finally:
+        tracemalloc.stop()
+        path.unlink(missing_ok=True)  # pytest would keep it for the next runs
+
+
+def _assert_past_4_gib(path: Path) -> None:
+    repeated = np.broadcast_to(np.float32(1.5), ((1 << 30) + 5,))
     with write_update(path, 7, [np.zeros(3, "f4"), repeated], fsync=False) as proof:
         assert proof.nbytes > 1 << 32
+    assert check_file(path, values=False).valid
     layout = inspect_file(path)
     assert (layout.protocol, layout.writer, layout.loads_on) == (4, "canonical", ">=1.16")
     assert layout.parameters[1].aligned
