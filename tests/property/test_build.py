@@ -7,14 +7,27 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from bkformat import build_update, check_bytes, load_file, write_update
+from bkformat import InvalidUpdateError, build_update, check_bytes, load_file, write_update
 
 from .conftest import Load
 from .expected import LOADERS, expected
-from .files import Array, Content, asm, assembled, forms, huge, updates, written
+from .files import (
+    DTYPES,
+    FLOATS,
+    Array,
+    Content,
+    asm,
+    assembled,
+    counts,
+    filled,
+    forms,
+    huge,
+    updates,
+    written,
+)
 
 _settings = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -123,3 +136,82 @@ def test_a_file_that_is_loaded_and_written_again(
 def test_counts_keep_their_value(count: int, tmp_path: Path) -> None:
     (tmp_path / "a.npy").write_bytes(build_update(count, [np.zeros(1, "f4")]))
     assert load_file(tmp_path / "a.npy").num_samples == count
+
+
+def _finite(dtype: str, bits: bytes) -> Array:
+    """Any finite values at all: both zeros, subnormal numbers, the largest."""
+    if dtype == "bool":
+        return np.frombuffer(bits, "u1") % 2 == 1
+    found = np.frombuffer(bits[: len(bits) // 8 * 8], dtype).copy()
+    if dtype in FLOATS:
+        found[~np.isfinite(found)] = -0.0
+    return found
+
+
+any_values = st.builds(_finite, st.sampled_from(DTYPES), st.binary(min_size=8, max_size=400))
+disguised = st.sampled_from(sorted(_DISGUISES))
+
+
+@_settings
+@given(content=st.builds(Content, counts, st.lists(any_values, min_size=1, max_size=4)))
+def test_any_finite_values(tmp_path: Path, load: Load, content: Content) -> None:
+    data = build_update(content.num_samples, content.arrays)
+    layout = check_bytes(data).layout
+    assert layout is not None
+    for array, said in zip(content.arrays, layout.parameters, strict=True):
+        assert data[said.offset : said.offset + said.nbytes] == array.tobytes()
+    (tmp_path / "a.npy").write_bytes(data)
+    assert load(tmp_path / "a.npy") == dict.fromkeys(LOADERS, expected(data, layout))
+
+
+@_settings
+@given(st.lists(any_values, min_size=1, max_size=3), st.sampled_from(FLOATS), disguised)
+def test_conversion_is_numpys(arrays: list[Array], dtype: str, disguise: str) -> None:
+    with np.errstate(all="ignore"):
+        wanted = [array.astype(dtype) for array in arrays]
+    other = [_DISGUISES[disguise](array) for array in arrays]
+    if all(np.isfinite(array).all() for array in wanted):
+        assert build_update(7, other, dtype=dtype) == build_update(7, wanted)
+        return
+    with pytest.raises(InvalidUpdateError) as caught:
+        build_update(7, other, dtype=dtype)
+    assert {found.code for found in caught.value.report.findings} == {"BK402"}
+
+
+@settings(_settings, max_examples=40)
+@given(content=updates, data=st.data())
+def test_one_bad_value_and_nothing_is_written(
+    tmp_path: Path, content: Content, data: st.DataObject
+) -> None:
+    path = tmp_path / "update.npy"
+    path.write_bytes(b"old")
+    floats = [at for at, a in enumerate(content.arrays) if a.dtype.kind == "f" and a.size]
+    assume(floats)
+    at = data.draw(st.sampled_from(floats))
+    arrays = [array.copy() for array in content.arrays]
+    position = data.draw(st.integers(0, arrays[at].size - 1))
+    arrays[at].flat[position] = data.draw(st.sampled_from([np.nan, np.inf, -np.inf]))
+    with pytest.raises(InvalidUpdateError) as caught:
+        write_update(path, content.num_samples, arrays, fsync=False)
+    assert [found.where for found in caught.value.report.findings] == [f"parameters[{at}]"]
+    assert path.read_bytes() == b"old"
+    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("disguise", sorted(_DISGUISES))
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "int8", "bool"])
+def test_arrays_larger_than_any_block(dtype: str, disguise: str, tmp_path: Path) -> None:
+    """Past what is written, turned, read or hashed at a time, and past 64 KiB alone."""
+    arrays = [filled(dtype, shape, "C", 3) for shape in [(2501, 1801), (130, 129), (3,)]]
+    wanted = build_update(7, arrays)
+    other = [_DISGUISES[disguise](array) for array in arrays]
+    same = build_update(7, other) == wanted
+    assert same  # without a comparison that pytest would take minutes to show
+    with write_update(tmp_path / "a.npy", 7, other, fsync=False) as proof:
+        same = (tmp_path / "a.npy").read_bytes() == wanted
+        assert same
+        assert proof.sha256 == check_bytes(wanted, sha256=True).sha256
+    for array, said in zip(arrays, proof.layout.parameters, strict=True):
+        same = wanted[said.offset : said.offset + said.nbytes] == array.tobytes()
+        assert same
+    (tmp_path / "a.npy").unlink()
