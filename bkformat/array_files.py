@@ -5,9 +5,11 @@ The bytes that a header promises are compared with those that are there.
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import os
 import re
+import zipfile
+import zlib
 from collections.abc import Iterator
 from math import prod
 from typing import IO, Any, NamedTuple
@@ -15,13 +17,13 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from bkformat.containers import dtype_finding
-from bkformat.errors import InvalidSourceError
+from bkformat.errors import InvalidSourceError, UpdateChangedError
 from bkformat.findings import quoted
 from bkformat.members import Member, stored_member
-from bkformat.source import FileSource, open_fd
+from bkformat.source import open_fd, open_file
 from bkformat.values import BLOCK
 
-__all__ = ["ArrayHeader", "by_number", "judged_dtype", "open_array", "open_folder", "read_header"]
+__all__ = ["ArrayHeader", "array_file", "array_folder", "by_number", "judged_dtype", "read_header"]
 
 _MAX_HEADER = 10_000
 _READERS = {
@@ -61,7 +63,7 @@ def read_header(file: IO[bytes], where: str) -> ArrayHeader:
         if reader is None:
             raise InvalidSourceError(f"{where}: .npy version {version}")
         shape, fortran, dtype = reader(file, max_header_size=_MAX_HEADER)
-    except InvalidSourceError:
+    except (InvalidSourceError, OSError, zipfile.BadZipFile, zlib.error):
         raise
     except Exception as exc:  # numpy's parsers raise what Python's do
         raise InvalidSourceError(f"{where}: no .npy header") from exc
@@ -86,37 +88,43 @@ def judged_dtype(
         raise InvalidSourceError(f"{where}: {rule.code} {rule.name}: {message}; fix: {rule.fix}")
 
 
-@contextlib.contextmanager
-def open_array(path: str, name: str | None = None, dtype: str | None = None) -> Iterator[Member]:
-    """The array of a plain .npy file, read by pread when it is asked for.
+def array_file(path: str, name: str | None = None, dtype: str | None = None) -> Member:
+    """The array of a plain .npy file; it is opened again when its elements are asked for.
+
+    Args:
+        path: a regular file.
+        name: of the parameter, or None.
+        dtype: what it is converted to, if that is given.
 
     Raises:
         InvalidSourceError: see `read_header`; or the file is not as long as it should be.
         OSError: the file can't be read.
     """
-    fd = open_fd(path)
     where = quoted(os.path.basename(path))[1:-1]
-    with open(fd, "rb") as file:
+    with open(open_fd(path), "rb") as file:
         header = read_header(file, where)
-        start, source = file.tell(), FileSource(fd)
-        if source.nbytes - start != header.nbytes:
-            raise InvalidSourceError(
-                f"{where}: {source.nbytes - start:,} bytes where shape {quoted(header.shape)} "
-                f"of {header.dtype.name} needs {header.nbytes:,}"
-            )
-        judged_dtype(header.dtype, header.shape, dtype, where)
-
-        def read() -> Iterator[bytes | memoryview]:
-            for at in range(0, header.nbytes, BLOCK):
-                yield source.read_at(start + at, min(BLOCK, header.nbytes - at))
-
-        yield stored_member(
-            name, header.dtype, header.shape, read, fortran=header.fortran, dtype=dtype
+        start, left = file.tell(), os.fstat(file.fileno()).st_size - file.tell()
+    if left != header.nbytes:
+        raise InvalidSourceError(
+            f"{where}: {left:,} bytes where shape {quoted(header.shape)} "
+            f"of {header.dtype.name} needs {header.nbytes:,}"
         )
+    judged_dtype(header.dtype, header.shape, dtype, where)
+
+    def read() -> Iterator[bytes | memoryview]:
+        with open_file(path) as source:
+            for at in range(start, start + header.nbytes, BLOCK):
+                length = min(BLOCK, start + header.nbytes - at)
+                if at + length > source.nbytes:
+                    raise UpdateChangedError(errno.EIO, "the file was changed while it was read")
+                yield source.read_at(at, length)
+
+    return stored_member(
+        name, header.dtype, header.shape, read, fortran=header.fortran, dtype=dtype
+    )
 
 
-@contextlib.contextmanager
-def open_folder(folder: str, dtype: str | None = None) -> Iterator[list[Member]]:
+def array_folder(folder: str, dtype: str | None = None) -> list[Member]:
     """The arrays of the .npy files directly in a folder; numbers in names count as numbers.
 
     Raises:
@@ -125,12 +133,8 @@ def open_folder(folder: str, dtype: str | None = None) -> Iterator[list[Member]]
     """
     names = sorted((n for n in os.listdir(folder) if n.lower().endswith(".npy")), key=by_number)
     if not names:
-        raise InvalidSourceError(f"{quoted(folder)[1:-1]}: no .npy file in this folder")
-    with contextlib.ExitStack() as stack:
-        yield [
-            stack.enter_context(open_array(os.path.join(folder, name), name[:-4], dtype))
-            for name in names
-        ]
+        raise InvalidSourceError("no .npy file in this folder")
+    return [array_file(os.path.join(folder, name), name[:-4], dtype) for name in names]
 
 
 def by_number(name: str) -> list[tuple[int, str]]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 import threading
 from collections.abc import Iterable, Iterator
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from bkformat.cli_write import Refused, build, convert, nbytes_option, repair
 from bkformat.escape import printable
 from bkformat.render import FORMATS, Entry, Tally, describe_trouble
 
@@ -30,15 +32,6 @@ _KINDS = click.Choice(["update", "aggregate"])
 _NUMPY_THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
 
 
-def _bytes(_: click.Context, __: click.Parameter, text: str | None) -> int | None:
-    if text is None:
-        return None
-    if not (text.isascii() and text.isdigit() and int(text)):
-        message = f"{printable(text)!r} is no number of bytes, such as 1073741824 for 1 GiB."
-        raise click.BadParameter(message)
-    return int(text)
-
-
 class _Commands(click.Group):
     """Subcommands in the order of their use."""
 
@@ -50,7 +43,7 @@ class _Commands(click.Group):
 @click.option("--version", is_flag=True, is_eager=True, expose_value=False,
               help="Show the version.", callback=lambda *given: _show_version(*given))  # fmt: skip
 def cli() -> None:
-    """Validate and inspect federated-learning updates without ever executing them.
+    """Write, validate and inspect federated-learning updates without ever executing them.
 
     Exit codes: 0 every file is valid, 1 at least one is refused, 2 something could not be judged.
     """
@@ -69,6 +62,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line; the console script's entry point."""
     for name in _NUMPY_THREADS:  # numpy's own threads only get in the way of ours
         os.environ.setdefault(name, "1")
+    _end_by_exceptions()
     try:
         code = cli.main(arguments, prog_name="bkformat", standalone_mode=False)
         sys.stdout.flush()
@@ -77,7 +71,9 @@ def main(arguments: list[str] | None = None) -> None:
         code = 2
     except click.ClickException as exc:
         _complain(exc.format_message())
-        code = 2
+        code = exc.exit_code if isinstance(exc, Refused) else 2
+    except _Ended as exc:
+        code = 128 + exc.number
     except (click.Abort, KeyboardInterrupt):
         _complain("interrupted")
         code = 130
@@ -92,6 +88,27 @@ def main(arguments: list[str] | None = None) -> None:
         _complain(f"internal error, please report it: {type(exc).__name__}: {printable(str(exc))}")
         code = 2
     sys.exit(code)
+
+
+class _Ended(BaseException):
+    """The process was told to end; temporary files are removed on the way out."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def _end_by_exceptions() -> None:
+    """SIGTERM and SIGHUP unwind the stack, as Ctrl-C does; an ignored one stays ignored."""
+
+    def end(number: int, _: object) -> None:
+        raise _Ended(number)
+
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        with contextlib.suppress(ValueError):  # in a thread other than the main one
+            if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+                signal.signal(number, end)
 
 
 class _PipeClosed(Exception):  # noqa: N818  (no error: the reader has had enough)
@@ -134,7 +151,9 @@ def _print(pieces: Iterable[str]) -> None:
               show_default=True, help="How to report.")  # fmt: skip
 @click.option("--jobs", type=click.IntRange(min=1), default=1, metavar="N", show_default=True,
               help="Use N processes for many files, N threads for large ones.")  # fmt: skip
-@click.option("--max-size", callback=_bytes, metavar="BYTES", help="Do not judge larger files.")
+@click.option(
+    "--max-size", callback=nbytes_option, metavar="BYTES", help="Do not judge larger files."
+)
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing of valid files; no progress bar.")
 def validate(
     paths: tuple[str, ...], schema: str | None, against: str | None, kind: str, form: str,
@@ -316,6 +335,12 @@ def schema(file: str | None, json_schema: bool) -> int:
         return 1
     click.echo(infer_schema(report.layout).to_json(), nl=False)
     return 0
+
+
+# --- build, repair, convert ------------------------------------------------------------------
+
+for command in (build, repair, convert):
+    cli.add_command(command)
 
 
 # --- rules -----------------------------------------------------------------------------------

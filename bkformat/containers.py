@@ -21,12 +21,15 @@ from bkformat.arrays import MAX_DIMENSIONS
 from bkformat.dtypes import ITEMSIZES, refusal
 from bkformat.findings import Finding, finding, quoted
 from bkformat.layout import MAX_NUM_SAMPLES
-from bkformat.members import NAMES, Member, array_member
+from bkformat.members import NAMES, Member, array_member, plain_member, refuse_garbage
 
 __all__ = ["checked_dtype", "dtype_finding", "named_arrays", "read_num_samples", "read_parameters"]
 
 _Named = tuple["str | None", Any]
 _ORDERED = "give a list of arrays, or a mapping of name to array"
+_MODELS = ("state_dict", "get_weights")
+"""How models of PyTorch and Keras give their arrays; some models can be iterated over too."""
+
 _NESTED = "give a flat list: jax.tree.leaves(parameters)"
 
 
@@ -94,18 +97,16 @@ def named_arrays(parameters: object) -> list[_Named]:
         RefusedError: BK313 to BK315.
     """
     where = "parameters"
+    for method in _MODELS:
+        if hasattr(parameters, method):
+            message, hint = "a model in place of its arrays", f"give model.{method}()"
+            raise RefusedError(rules.PARAMETERS_TYPE, message, where, hint)
     if isinstance(parameters, Mapping) or _is_mapping(parameters):
         mapping: Any = parameters
         items: list[_Named] = [(str(name), mapping[name]) for name in mapping.keys()]  # noqa: SIM118
     elif not isinstance(parameters, Iterable) or _is_no_list(parameters):
-        kind = type(parameters).__name__
-        hint = _ORDERED
-        if hasattr(parameters, "state_dict"):
-            hint = "give its parameters: model.state_dict()"
-        elif hasattr(parameters, "get_weights"):
-            hint = "give its weights: model.get_weights()"
-        message = f"{quoted(kind)[1:-1]} in place of a list of arrays"
-        raise RefusedError(rules.PARAMETERS_TYPE, message, where, hint)
+        message = f"{quoted(type(parameters).__name__)[1:-1]} in place of a list of arrays"
+        raise RefusedError(rules.PARAMETERS_TYPE, message, where, _ORDERED)
     else:
         listed = list(parameters)
         pairs = bool(listed) and all(map(_is_pair, listed))
@@ -150,9 +151,9 @@ def read_parameters(
     members: list[Member] = []
     findings: list[Finding] = []
     for index, (name, item) in enumerate(items):
-        usual = type(item) is np.ndarray and dtype is None and item.dtype in _USUAL
-        if usual and item.ndim <= MAX_DIMENSIONS:
-            members.append(array_member(name, item))
+        usual = _USUAL.get(item.dtype) if type(item) is np.ndarray and dtype is None else None
+        if usual is not None and item.ndim <= MAX_DIMENSIONS:
+            members.append(plain_member(name, item, usual))
             continue
         try:
             members.append(_member(name, item, dtype, f"parameters[{index}]"))
@@ -161,7 +162,7 @@ def read_parameters(
     return members, findings
 
 
-_USUAL = frozenset(dtype for dtype, name in NAMES.items() if refusal(name) is None)
+_USUAL = {dtype: name for dtype, name in NAMES.items() if refusal(name) is None}
 
 
 def _member(name: str | None, item: object, dtype: str | None, where: str) -> Member:
@@ -172,7 +173,7 @@ def _member(name: str | None, item: object, dtype: str | None, where: str) -> Me
     if found is not None:
         raise RefusedError(*found)
     if dtype is not None and array.dtype.name != dtype:
-        _refuse_garbage(array, dtype, where)
+        refuse_garbage(array, dtype, where)
     return array_member(name, array, dtype)
 
 
@@ -198,7 +199,7 @@ def dtype_finding(
     convertible = stored.kind in "biuf" or rule is rules.EXTENSION_DTYPE
     if dtype is not None and convertible:
         return None
-    return rule or rules.UNKNOWN_DTYPE, message, where
+    return rule or rules.EXTENSION_DTYPE, message, where
 
 
 def _as_array(item: object, dtype: str | None, where: str) -> np.ndarray[Any, Any]:
@@ -247,19 +248,3 @@ def _converted(item: Any, dtype: str | None, where: str) -> np.ndarray[Any, Any]
 
 
 _BFLOAT16 = "ask for a conversion: dtype='float32'"
-
-
-def _refuse_garbage(array: np.ndarray[Any, Any], dtype: str, where: str) -> None:
-    """To an integer dtype only what it can hold: anything else would become another number.
-
-    Raises:
-        ValueError: a value is not finite, or past the range of the dtype.
-    """
-    target = np.dtype(dtype)
-    if target.kind not in "iu" or not array.size or np.can_cast(array.dtype, target, "safe"):
-        return
-    least, greatest = array.min(), array.max()
-    limits = np.iinfo(target)
-    # Compared as Python numbers: NaN fails both, and no rounding helps a value in.
-    if not (limits.min <= least.item() and greatest.item() <= limits.max):
-        raise ValueError(f"{where} holds values that {dtype} does not")

@@ -13,7 +13,7 @@ import numpy as np
 from bkformat.arrays import ArrayLayout
 from bkformat.errors import InvalidSourceError, InvalidUpdateError
 from bkformat.findings import Report, quoted
-from bkformat.layout import Kind
+from bkformat.layout import MAX_NUM_SAMPLES, Kind
 from bkformat.limits import limit_for, refuse_same_file, without_offsets
 from bkformat.members import Content, Member, source_member
 from bkformat.npz import open_npz, write_npz
@@ -83,6 +83,7 @@ def convert_file(
     if source == target:
         raise ValueError(f"both are {source}; repair rewrites an .npy")
     refuse_same_file(path, out)
+    _check_num_samples(num_samples)
     with readers[source](os.fsdecode(path), schema) as content:
         content = Content(_agreed(content.num_samples, num_samples, source), content.members)
         if target == ".npy" and content.num_samples is None and source == ".npz":
@@ -108,6 +109,13 @@ def suffix_of(path: str | os.PathLike[str]) -> str:
         shown = quoted(os.path.basename(os.fsdecode(path)))[1:-1]
         raise ValueError(f"{shown}: the name must end in {', '.join(SUFFIXES)}")
     return suffix
+
+
+def _check_num_samples(given: object) -> None:
+    if given is not None and (not isinstance(given, int) or isinstance(given, bool)):
+        raise TypeError(f"num_samples is an int, not {type(given).__name__}")
+    if given is not None and not 1 <= given <= MAX_NUM_SAMPLES:
+        raise ValueError(f"num_samples is 1 to 2**53, not {given}")
 
 
 def _agreed(found: int | None, given: int | None, suffix: str) -> int | None:

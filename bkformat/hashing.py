@@ -5,12 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 
-__all__ = ["HASH_BLOCK", "Hasher"]
+__all__ = ["HASH_BLOCK", "Hasher", "aligned_block"]
 
 HASH_BLOCK = 1 << 21
 """Bytes hashed at a time."""
@@ -20,6 +19,13 @@ _ALONE = 8 << 20
 
 _BLOCKS = 3
 _GATHERED = 1 << 20
+
+
+def aligned_block(nbytes: int) -> np.ndarray[Any, Any]:
+    """A buffer of so many bytes that begins at a multiple of 64."""
+    raw = np.empty(nbytes + 64, dtype=np.uint8)
+    start = -raw.__array_interface__["data"][0] % 64
+    return raw[start : start + nbytes]
 
 
 class Hasher:
@@ -44,12 +50,7 @@ class Hasher:
     def __enter__(self) -> Hasher:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
 
@@ -76,9 +77,7 @@ class Hasher:
         """A buffer of HASH_BLOCK bytes, or as many as there are, at a multiple of 64."""
         if not self._free and self._made < _BLOCKS:
             self._made += 1
-            raw = np.empty(self._size + 64, dtype=np.uint8)
-            start = -raw.__array_interface__["data"][0] % 64
-            return raw[start : start + self._size]
+            return aligned_block(self._size)
         while not self._free:
             self._wait()
         return self._free.pop()

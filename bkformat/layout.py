@@ -93,7 +93,7 @@ class LayoutReader:
         allow_empty: bool = False,
         keep_structure: bool = False,
         fast: bool = True,
-        unpickler: type[SymbolicUnpickler] = SymbolicUnpickler,
+        unpickler: type[SymbolicUnpickler] | None = None,
     ) -> None:
         """Nothing is opened or read yet.
 
@@ -104,7 +104,7 @@ class LayoutReader:
             allow_empty: empty arrays are wanted too.
             keep_structure: for `structure`.
             fast: whether accelerators may be used.
-            unpickler: what reads the stream.
+            unpickler: reads the stream in place of the strict one.
         """
         self._unpickler = unpickler
         self.root: ObjectArray | None = None
@@ -135,7 +135,7 @@ class LayoutReader:
                 return self._recalled(data, recalled)
             source = BytesSource(data)
         self._header = header = read_header(source)
-        self.machine = machine = self._unpickler(
+        self.machine = machine = (self._unpickler or SymbolicUnpickler)(
             source,
             header.data_offset,
             keep_structure=self._keep_structure,

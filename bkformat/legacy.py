@@ -17,7 +17,7 @@ from typing import Any, ClassVar, NamedTuple
 from bkformat import rules
 from bkformat.allowed import ALLOWED_GLOBALS
 from bkformat.findings import Rejected, quoted
-from bkformat.opcodes import op
+from bkformat.opcodes import legacy_op, op
 from bkformat.source import Source
 from bkformat.stream import MAX_TEXT, PROTOCOL_3, OpcodeStream, Span, table_of
 from bkformat.symbolic import HANDLERS, REDUCERS, SymbolicUnpickler
@@ -67,10 +67,10 @@ def _decimal(stream: OpcodeStream) -> int | bool:
 _LATER = (op.BINBYTES, op.SHORT_BINBYTES)
 _PROTOCOL_2 = {
     **{code: read for code, read in PROTOCOL_3.items() if code not in _LATER},
-    op.SHORT_BINSTRING: _skip_string8,
-    op.BINSTRING: _skip_string32,
+    legacy_op.SHORT_BINSTRING: _skip_string8,
+    legacy_op.BINSTRING: _skip_string32,
     op.BINUNICODE: _skip_text32,
-    op.INT: _decimal,
+    legacy_op.INT: _decimal,
 }
 
 _ENCODE = Global("_codecs", "encode", "encode")
@@ -136,9 +136,9 @@ class LegacyUnpickler(SymbolicUnpickler):
     _reducers: ClassVar = {**REDUCERS, "encode": _encode, "bytes": _no_bytes, "dtype": _dtype}
     _handlers: ClassVar = {
         **HANDLERS,
-        op.SHORT_BINSTRING: None,  # pushed as it is
-        op.BINSTRING: None,  # pushed as it is
-        op.INT: None,  # pushed as it is
+        legacy_op.SHORT_BINSTRING: None,  # pushed as it is
+        legacy_op.BINSTRING: None,  # pushed as it is
+        legacy_op.INT: None,  # pushed as it is
         op.BUILD: _build,
     }
 

@@ -25,8 +25,9 @@ __all__ = [
     "Content",
     "Member",
     "array_member",
-    "converted",
     "little_endian",
+    "plain_member",
+    "refuse_garbage",
     "source_member",
     "stored_member",
 ]
@@ -65,10 +66,12 @@ class Content(NamedTuple):
     Attributes:
         num_samples: samples behind it; None for an aggregate of arrays alone.
         members: the arrays in the order of the model.
+        ordered: whether the file says that this is their order.
     """
 
     num_samples: int | None
     members: list[Member]
+    ordered: bool = True
 
 
 _LITTLE_ENDIAN: dict[str, np.dtype[Any]] = {
@@ -86,9 +89,16 @@ def little_endian(name: str) -> np.dtype[Any]:
 def array_member(name: str | None, array: np.ndarray[Any, Any], dtype: str | None = None) -> Member:
     """A member of an array in memory, converted to `dtype` if that is given."""
     target = dtype or NAMES.get(array.dtype) or array.dtype.name
-    if array.nbytes <= _COPIED and array.dtype == little_endian(target):
-        return Member(name, target, array.shape, (array.tobytes(),).__iter__)
+    if NAMES.get(array.dtype) == target:
+        return plain_member(name, array, target)
     return Member(name, target, array.shape, partial(_array_blocks, array, target))
+
+
+def plain_member(name: str | None, array: np.ndarray[Any, Any], dtype: str) -> Member:
+    """A member of an array that is of `dtype` and little-endian already."""
+    if array.nbytes <= _COPIED:
+        return Member(name, dtype, array.shape, (array.tobytes(),).__iter__)
+    return Member(name, dtype, array.shape, partial(_array_blocks, array, dtype))
 
 
 def _array_blocks(array: np.ndarray[Any, Any], dtype: str) -> Iterator[bytes | memoryview]:
@@ -115,8 +125,23 @@ def _array_blocks(array: np.ndarray[Any, Any], dtype: str) -> Iterator[bytes | m
                 yield flat[start : start + BLOCK // target.itemsize].tobytes()
 
 
-def converted(
-    blocks: Iterable[bytes | memoryview], stored: np.dtype[Any], dtype: str
+def refuse_garbage(values: np.ndarray[Any, Any], dtype: str, where: str) -> None:
+    """To an integer dtype only what it can hold: anything else would become another number.
+
+    Raises:
+        ValueError: a value is not finite, or past the range of the dtype.
+    """
+    target = np.dtype(dtype)
+    if target.kind not in "iu" or not values.size or np.can_cast(values.dtype, target, "safe"):
+        return
+    limits = np.iinfo(target)
+    # Compared as Python numbers: NaN fails both, and no rounding helps a value in.
+    if not (limits.min <= values.min().item() and values.max().item() <= limits.max):
+        raise ValueError(f"{where} holds values that {dtype} does not")
+
+
+def _converted(
+    blocks: Iterable[bytes | memoryview], stored: np.dtype[Any], dtype: str, where: str
 ) -> Iterator[bytes | memoryview]:
     """Blocks of whole elements of one dtype as blocks of another."""
     target = little_endian(dtype)
@@ -124,8 +149,10 @@ def converted(
         if stored == target:
             yield block
         else:
+            values = np.frombuffer(block, stored)
+            refuse_garbage(values, dtype, where)
             with np.errstate(all="ignore"):
-                yield np.frombuffer(block, stored).astype(target, casting="unsafe").tobytes()
+                yield values.astype(target, casting="unsafe").tobytes()
 
 
 def source_member(source: Source, array: ArrayLayout, name: str | None = None) -> Member:
@@ -163,9 +190,10 @@ def stored_member(
     target = dtype or stored.name
 
     def blocks() -> Iterator[bytes | memoryview]:
+        found = _converted(read(), stored, target, name or "an array")
         if fortran and len(shape) > 1:
-            return _turned(read(), stored, shape, target)
-        return converted(read(), stored, target)
+            return _turned(found, little_endian(target), shape, target)
+        return found
 
     return Member(name, target, shape, blocks)
 

@@ -11,6 +11,7 @@ what is there, and nothing is unpickled.
 from __future__ import annotations
 
 import contextlib
+import errno
 import re
 import zipfile
 import zlib
@@ -52,10 +53,8 @@ def open_npz(path: str, *, layers: bool = True, dtype: str | None = None) -> Ite
         OSError: the file can't be read.
     """
     with open(open_fd(path), "rb") as file:
-        try:
+        with _translated("no .npz"):
             archive = zipfile.ZipFile(file)
-        except _BROKEN as exc:
-            raise InvalidSourceError(f"no .npz: {quoted(str(exc))[1:-1]}") from exc
         with archive:
             infos = _members(archive)
             _judge_kind(archive, infos.pop(_KIND, None))
@@ -181,13 +180,21 @@ def _exactly(file: IO[bytes], length: int) -> bytes:
 
 @contextlib.contextmanager
 def _opened(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Iterator[IO[bytes]]:
-    """A member for reading, with zip's errors as ours."""
+    """A member for reading."""
+    with _translated(quoted(info.filename)[1:-1]), archive.open(info) as file:
+        yield file
+
+
+@contextlib.contextmanager
+def _translated(where: str) -> Iterator[None]:
+    """What zip raises for a broken archive, as our own."""
     try:
-        with archive.open(info) as file:
-            yield file
-    except _BROKEN as exc:
-        where, what = quoted(info.filename)[1:-1], quoted(str(exc) or type(exc).__name__)[1:-1]
-        raise InvalidSourceError(f"{where}: {what}") from exc
+        yield
+    except (*_BROKEN, OSError) as exc:
+        # An offset before the start of the file is an OSError, as trouble with the disk is.
+        if isinstance(exc, OSError) and exc.errno != errno.EINVAL:
+            raise
+        raise InvalidSourceError(f"{where}: {quoted(str(exc) or repr(exc))[1:-1]}") from exc
 
 
 def write_npz(file: IO[bytes], content: Content) -> None:

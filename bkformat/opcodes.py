@@ -5,7 +5,7 @@ Source: Lib/pickletools.py.
 
 from __future__ import annotations
 
-__all__ = ["OTHER_NAMES", "op"]
+__all__ = ["OTHER_NAMES", "legacy_op", "op"]
 
 
 class op:  # noqa: N801  (a namespace of constants, written op.BUILD)
@@ -17,14 +17,11 @@ class op:  # noqa: N801  (a namespace of constants, written op.BUILD)
     BINBYTES = 0x42
     SHORT_BINBYTES = 0x43
     BINFLOAT = 0x47
-    INT = 0x49  # protocol 2 alone
     BININT = 0x4A
     BININT1 = 0x4B
     BININT2 = 0x4D
     NONE = 0x4E
     REDUCE = 0x52
-    BINSTRING = 0x54  # protocol 2 alone
-    SHORT_BINSTRING = 0x55  # protocol 2 alone
     BINUNICODE = 0x58
     EMPTY_LIST = 0x5D
     APPEND = 0x61
@@ -50,6 +47,14 @@ class op:  # noqa: N801  (a namespace of constants, written op.BUILD)
     STACK_GLOBAL = 0x93
     MEMOIZE = 0x94
     FRAME = 0x95
+
+
+class legacy_op:  # noqa: N801  (as above)
+    """Those that only files of protocol 2 hold, which are repaired but never valid."""
+
+    INT = 0x49
+    BINSTRING = 0x54
+    SHORT_BINSTRING = 0x55
 
 
 OTHER_NAMES = {

@@ -170,10 +170,10 @@ _WIDEST = 16
 def _changes(before: Report) -> Iterator[str]:
     layout = before.layout
     if layout is not None and layout.protocol == 2:
-        yield "pickle protocol 2, of numpy 1.16 or older, rewritten"
+        yield "pickle protocol 2, of numpy 1.16 or older, rewritten in canonical form"
     elif layout is not None and layout.writer != "canonical":
         by = f" of {WRITERS[layout.writer]}" if layout.writer else ""
-        yield f"the form{by} made canonical: aligned, in C order, for every numpy from 1.16 on"
+        yield f"the form{by} rewritten in canonical form"
     counts = Counter(found.code for found in before.findings)
     for code, what in _MENDED.items():
         if counts[code]:

@@ -74,9 +74,9 @@ def open_safetensors(
     """
     with open_file(path) as source:
         entries, metadata = _read_header(source)
-        ordered = _ordered(entries, metadata, names)
-        count = _num_samples(metadata)
-        yield Content(count, [_member(source, entry, dtype) for entry in ordered])
+        members = [_member(source, e, dtype) for e in _ordered(entries, metadata, names)]
+        ordered = names is not None or "order" in metadata or _numbered(entries)
+        yield Content(_num_samples(metadata), members, ordered)
 
 
 def _read_header(source: FileSource) -> tuple[dict[str, _Entry], dict[str, str]]:
@@ -149,6 +149,10 @@ def _num_samples(metadata: dict[str, str]) -> int | None:
     return int(text)
 
 
+def _numbered(names: Iterable[str]) -> bool:
+    return all(map(_NUMBERED.fullmatch, names))
+
+
 def _ordered(
     entries: dict[str, _Entry], metadata: dict[str, str], names: Sequence[str] | None
 ) -> list[_Entry]:
@@ -160,8 +164,7 @@ def _ordered(
         except (ValueError, RecursionError) as exc:
             raise InvalidSourceError("order in the metadata is no JSON") from exc
     if names is None:
-        numbered = all(map(_NUMBERED.fullmatch, entries))
-        names = sorted(entries, key=by_number) if numbered else list(entries)
+        names = sorted(entries, key=by_number) if _numbered(entries) else list(entries)
     if not isinstance(names, list) or not all(type(name) is str for name in names):
         raise InvalidSourceError("order in the metadata is no list of names")
     if len(names) != len(entries) or set(names) != entries.keys():

@@ -15,6 +15,7 @@ import codecs
 import difflib
 import json
 import os
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -192,13 +193,19 @@ def any_dtype() -> UpdateSchema:
     return UpdateSchema.model_validate({"version": 1, "dtypes": get_args(DTypeName)})
 
 
-def infer_schema(layout: UpdateLayout) -> UpdateSchema:
+def infer_schema(
+    layout: UpdateLayout, *, names: Sequence[str | None] | None = None
+) -> UpdateSchema:
     """The schema that a file with this layout fits exactly: dtype and shape of each array.
+
+    Args:
+        layout: as `inspect_file` or a `ValidatedUpdate` has it.
+        names: of the arrays, which the file has no place for, such as `list(model.state_dict())`.
 
     Raises:
         TypeError: this is no layout, but a path perhaps.
         ValueError: the layout was not read to its end, or is of a file that holds something else
-            than arrays, or an array that no update may hold.
+            than arrays, or an array that no update may hold; or there are more or fewer names.
     """
     if not isinstance(layout, UpdateLayout):
         raise TypeError(
@@ -212,7 +219,14 @@ def infer_schema(layout: UpdateLayout) -> UpdateSchema:
     for index, array in enumerate(layout.parameters):
         if array.dtype not in allowed:
             raise ValueError(f"parameters[{index}] is of {array.dtype}, which no update may hold")
-    specs = [{"dtype": array.dtype, "shape": array.shape} for array in layout.parameters]
+    if names is None:
+        names = [None] * len(layout.parameters)
+    if len(names) != len(layout.parameters):
+        raise ValueError(f"{len(names):,} names for {len(layout.parameters):,} arrays")
+    specs = [
+        {"name": name, "dtype": array.dtype, "shape": array.shape}
+        for name, array in zip(names, layout.parameters, strict=True)
+    ]
     return UpdateSchema.model_validate({"version": 1, "parameters": specs})
 
 

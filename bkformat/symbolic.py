@@ -25,7 +25,7 @@ from bkformat.allowed import ALLOWED_GLOBALS, refuse_global
 from bkformat.arrays import ArrayLayout, judge_shape
 from bkformat.dtypes import parse_dtype, refusal
 from bkformat.findings import Rejected, quoted
-from bkformat.opcodes import op
+from bkformat.opcodes import legacy_op, op
 from bkformat.record_forms import NO_PUT, Names
 from bkformat.records import RecordReader, Run
 from bkformat.rules import Rule
@@ -54,8 +54,8 @@ _MAX_DEPTH = 8
 # What picklers write to the memo: containers, texts, bytes, names and results; never numbers.
 _MEMOIZED = frozenset({
     op.GLOBAL, op.STACK_GLOBAL, op.BINUNICODE, op.SHORT_BINUNICODE, op.SHORT_BINBYTES, op.BINBYTES,
-    op.BINBYTES8, op.BINSTRING, op.SHORT_BINSTRING, op.TUPLE, op.TUPLE1, op.TUPLE2, op.TUPLE3,
-    op.EMPTY_LIST, op.REDUCE,
+    op.BINBYTES8, op.TUPLE, op.TUPLE1, op.TUPLE2, op.TUPLE3, op.EMPTY_LIST, op.REDUCE,
+    legacy_op.BINSTRING, legacy_op.SHORT_BINSTRING,
 })  # fmt: skip
 
 _OBJECT_FLAGS = 63

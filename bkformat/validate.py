@@ -218,12 +218,12 @@ def judge(
     return Judged(_report(source, layout, kind, findings, strict, digest, values), structure)
 
 
-def examine(source: Source, unpickler: type[SymbolicUnpickler] = SymbolicUnpickler) -> Examined:
+def examine(source: Source, unpickler: type[SymbolicUnpickler] | None = None) -> Examined:
     """Read the structure of a file of either kind.
 
     Args:
         source: the file.
-        unpickler: reads the stream.
+        unpickler: reads the stream in place of the strict one.
     """
     reader = LayoutReader(source, kind=None, fast=False, unpickler=unpickler)
     layout, findings = _read_layout(reader)

@@ -27,7 +27,7 @@ from bkformat.arrays import ArrayLayout
 from bkformat.dtypes import ITEMSIZES
 from bkformat.errors import UpdateChangedError
 from bkformat.findings import Finding, finding, quoted
-from bkformat.hashing import HASH_BLOCK, Hasher
+from bkformat.hashing import HASH_BLOCK, Hasher, aligned_block
 from bkformat.source import Source
 
 __all__ = [
@@ -181,10 +181,7 @@ def _unravel(position: int, array: ArrayLayout) -> list[int]:
 
 def new_block(nbytes: int) -> np.ndarray[Any, Any]:
     """A buffer for `nbytes`, at most BLOCK, that begins at a multiple of 64."""
-    nbytes = min(nbytes, BLOCK)
-    raw = np.empty(nbytes + 64, dtype=np.uint8)
-    start = -raw.__array_interface__["data"][0] % 64
-    return raw[start : start + nbytes]
+    return aligned_block(min(nbytes, BLOCK))
 
 
 def judge_values(

@@ -92,8 +92,8 @@ def write_checked(
     max_size: int | None = None,
 ) -> Report:
     """The same without a proof, and so without hashing; arguments and errors as there."""
-    num_samples, members = content
-    with _judged(path, num_samples, members, fsync, max_size, hashed=False) as (_, report):
+    count, members, _ = content
+    with _judged(path, count, members, fsync, max_size, hashed=False) as (_, report):
         return report
 
 

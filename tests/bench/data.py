@@ -1,7 +1,6 @@
 """The files that are read: made with np.save in one folder, and kept there for the next run.
 
-One file can't come from np.save, since numpy aligns no payload: the canonical form is written here,
-opcode by opcode, and so is not what bkformat's own writer happens to do.
+Those of the canonical form, which np.save does not write, are made by bkformat.
 """
 
 from __future__ import annotations
@@ -17,7 +16,9 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["NUM_ARRAYS", "Data", "Model"]
+from bkformat import write_update
+
+__all__ = ["NUM_ARRAYS", "Data", "Model", "large_model", "outer"]
 
 Array = np.ndarray[Any, Any]
 Model = list[Array]
@@ -68,12 +69,14 @@ class Data:
     def of_size(self, nbytes: int, dtype: str = "float32") -> Path:
         """`nbytes` in 64 arrays, as np.save writes them: no payload is aligned."""
         name = f"{dtype}-{nbytes // _MIB}-mib.npy"
-        return self._made(name, lambda path: _save(path, 1329, _large(nbytes, dtype)))
+        return self._made(name, lambda path: _save(path, 1329, large_model(nbytes, dtype)))
 
     def aligned(self, nbytes: int, dtype: str = "float32") -> Path:
         """The same in canonical form: every payload begins at a multiple of 64."""
         name = f"{dtype}-{nbytes // _MIB}-mib-aligned.npy"
-        return self._made(name, lambda path: _save_canonical(path, 1329, _large(nbytes, dtype)))
+        return self._made(
+            name, lambda path: _save_canonical(path, 1329, large_model(nbytes, dtype))
+        )
 
     def same_arrays(self, form: str) -> Path:
         """Many float32 arrays of shape (8, 4)."""
@@ -150,7 +153,7 @@ def _two(rows: int, columns: int) -> Model:
     return [np.ones((rows, columns), np.float32), np.ones(columns, np.float32)]
 
 
-def _large(nbytes: int, dtype: str) -> Model:
+def large_model(nbytes: int, dtype: str) -> Model:
     """Arrays of equal size; none is zero, so that no page of the file is a hole."""
     size = nbytes // NUM_ARRAYS // np.dtype(dtype).itemsize
     values = np.random.default_rng(_SEED).standard_normal(size, np.float32).astype(dtype)
@@ -165,7 +168,7 @@ def _of_shapes(shapes: Sequence[tuple[int, ...]]) -> Model:
 # --- writers ---------------------------------------------------------------------------------
 
 
-def _outer(num_samples: int, arrays: Model) -> Array:
+def outer(num_samples: int, arrays: Model) -> Array:
     outer = np.empty(2, dtype=object)
     outer[0], outer[1] = num_samples, arrays
     return outer
@@ -173,7 +176,7 @@ def _outer(num_samples: int, arrays: Model) -> Array:
 
 def _save(path: Path, num_samples: int, arrays: Model) -> None:
     with path.open("wb") as file:  # np.save would add a suffix to a name
-        np.save(file, _outer(num_samples, arrays), allow_pickle=True)
+        np.save(file, outer(num_samples, arrays), allow_pickle=True)
 
 
 def _header() -> bytes:
@@ -183,65 +186,13 @@ def _header() -> bytes:
 
 def _save_old(path: Path, num_samples: int, arrays: Model) -> None:
     """As numpy 1.19 to 1.26 writes: protocol 3, and the module by its old name."""
-    text = pickle.dumps(_outer(num_samples, arrays), protocol=3)
+    text = pickle.dumps(outer(num_samples, arrays), protocol=3)
     new, old = b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n"
     path.write_bytes(_header() + text.replace(new, old, 1))
 
 
 def _save_canonical(path: Path, num_samples: int, arrays: Model) -> None:
-    """As bkformat writes; all arrays of one dtype."""
-    with path.open("wb") as file:
-        file.write(_header() + _OUTER + _int(num_samples) + b"](")
-        dtype = _dtype(arrays[0].dtype.str)
-        for array in arrays:
-            file.write(_record(file.tell(), array, dtype))
-            file.write(array.tobytes())
-            file.write(b"tb")
-            dtype = b"h\x04"
-        file.write(b"eetb.")
-
-
-# Memo slots: 0 _reconstruct, 1 ndarray, 2 the typecode, 3 dtype, 4 the dtype of all arrays.
-_OUTER = (
-    b"\x80\x03cnumpy.core.multiarray\n_reconstruct\nq\x00cnumpy\nndarray\nq\x01K\x00\x85C\x01bq\x02"
-    b"\x87R(K\x01K\x02\x85cnumpy\ndtype\nq\x03X\x02\x00\x00\x00O8\x89\x88\x87R"
-    b"(K\x03X\x01\x00\x00\x00|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK?tb\x89]("
-)
-
-
-def _record(offset: int, array: Array, dtype: bytes) -> bytes:
-    """An array up to its payload, which the state version's zero bytes put at a multiple of 64."""
-    size = array.nbytes
-    length = b"C" + bytes([size]) if size < 256 else b"B" + size.to_bytes(4, "little")
-    start, end = (
-        b"h\x00h\x01K\x00\x85h\x02\x87R(\x8a",
-        _shape(array.shape) + dtype + b"\x89" + length,
-    )
-    zeros = -(offset + len(start) + 2 + len(end)) % 64
-    return start + bytes([1 + zeros, 1]) + bytes(zeros) + end
-
-
-def _dtype(text: str) -> bytes:
-    """The opcodes for numpy's text of it, such as "<f4", built and kept in slot 4."""
-    order, name = text[:1].encode(), text[1:].encode()
-    return (
-        b"h\x03X" + len(name).to_bytes(4, "little") + name + b"\x89\x88\x87Rq\x04"
-        b"(K\x03X\x01\x00\x00\x00" + order + b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
-    )  # fmt: skip
-
-
-def _shape(dims: tuple[int, ...]) -> bytes:
-    text = b"".join(map(_int, dims))
-    if len(dims) > 3:
-        return b"(" + text + b"t"
-    return text + (b")", b"\x85", b"\x86", b"\x87")[len(dims)]
-
-
-def _int(value: int) -> bytes:
-    for opcode, width in ((b"K", 1), (b"M", 2)):
-        if value < 1 << 8 * width:
-            return opcode + value.to_bytes(width, "little")
-    return b"J" + value.to_bytes(4, "little")
+    write_update(path, num_samples, arrays, fsync=False).close()
 
 
 _FORMS: dict[str, Callable[[Path, int, Model], None]] = {

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import multiprocessing
 import os
+import shutil
 import subprocess
 import sys
 from collections import deque
@@ -15,11 +17,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from data import NUM_ARRAYS, Data
+import safetensors.numpy
+from data import NUM_ARRAYS, Data, large_model, outer
 from measure import Call, Row, race
 from memory import peak
 
-from bkformat import check_file, check_many, validate_file
+from bkformat import (
+    build_update,
+    check_file,
+    check_many,
+    convert_file,
+    load_file,
+    validate_file,
+    write_update,
+)
 from bkformat.recall import forget  # lets no file be recognised: each is read again
 
 __all__ = ["GROUPS"]
@@ -316,6 +327,105 @@ def imports(_: Data) -> Iterator[Row]:
         yield Row(f'python -c "{code}"', f'python -c "{peer}"', "time", times[code], times[peer])
 
 
+# --- writing ---------------------------------------------------------------------------------
+
+
+def write(data: Data) -> Iterator[Row]:
+    """Writing, loading and converting a large file, and building one of many small arrays.
+
+    Nobody waits for the disk; outputs are removed before the next one is written.
+    """
+    arrays = large_model(data.large, "float32")
+    root, named = outer(7, arrays), {f"p{at:02}": array for at, array in enumerate(arrays)}
+    path = data.folder / "output.npy"
+    contestants: dict[str, Call] = {
+        "ours": lambda: write_update(path, 7, arrays, fsync=False).close(),
+        "np.save": lambda: np.save(path, root, allow_pickle=True),
+        "safetensors": lambda: safetensors.numpy.save_file(named, path),
+        "hash": lambda: deque(map(hashlib.sha256().update, arrays), maxlen=0),
+    }
+    times = race(contestants, rounds=_ROUNDS, before=partial(path.unlink, missing_ok=True))
+    path.unlink(missing_ok=True)
+    what = f"write_update of {_size(data.large)}"
+    memory = peak("write", data.tiny(), data.aligned(data.large))
+    yield Row(
+        what, "np.save", "faster", times["ours"], times["np.save"],
+        wanted=2, memory=memory, memory_bound=16,
+    )  # fmt: skip
+    yield Row(
+        what, "safetensors.numpy.save_file", "faster", times["ours"], times["safetensors"], wanted=2
+    )
+    yield Row(what, "hashlib.sha256 alone", "time", times["ours"], times["hash"])
+    yield from _load_rows(data, named)
+    yield from _conversions(data)
+    yield from _built(data)
+
+
+def _load_rows(data: Data, named: dict[str, Any]) -> Iterator[Row]:
+    path, other = data.aligned(data.large), data.folder / "output.safetensors"
+    safetensors.numpy.save_file(named, other)
+    times = race(
+        {
+            "ours": partial(load_file, path, values=False),
+            "np.load": partial(_load, path),
+            "safetensors": partial(safetensors.numpy.load_file, other),
+        },
+        rounds=_ROUNDS,
+    )
+    other.unlink()
+    what = f"load_file of {_size(data.large)}, values=False"
+    yield Row(
+        what, "np.load", "faster", times["ours"], times["np.load"],
+        wanted=100, memory=peak("load", data.tiny(), path),
+    )  # fmt: skip
+    yield Row(
+        what, "safetensors.numpy.load_file", "faster", times["ours"], times["safetensors"],
+        wanted=100,
+    )  # fmt: skip
+
+
+def _conversions(data: Data) -> Iterator[Row]:
+    source, tensors = data.aligned(data.large), data.folder / "converted.safetensors"
+    small = data.folder / "small.safetensors"
+    convert_file(data.tiny(), small, fsync=False)
+    convert_file(source, tensors, fsync=False)
+    memory = {
+        "to": peak("to safetensors", data.tiny(), source),
+        "from": peak("from safetensors", small, tensors),
+    }
+    for name, one, suffix in (("to", source, ".safetensors"), ("from", tensors, ".npy")):
+        out = data.folder / f"output{suffix}"
+        times = race(
+            {
+                "ours": partial(convert_file, one, out, fsync=False),
+                "copy": partial(shutil.copyfile, one, out),
+            },
+            rounds=_ROUNDS,
+            before=partial(out.unlink, missing_ok=True),
+        )
+        out.unlink()
+        yield Row(
+            f"convert {_size(data.large)} {name} .safetensors", "copying the file", "share",
+            times["ours"], times["copy"], wanted=0.5, memory=memory[name], memory_bound=16,
+        )  # fmt: skip
+    tensors.unlink()
+    small.unlink()
+
+
+def _built(data: Data) -> Iterator[Row]:
+    arrays = [np.full((8, 4), at, np.float32) for at in range(data.num_small_arrays)]
+    root = outer(7, arrays)
+    times = race(
+        {
+            "ours": partial(build_update, 7, arrays),
+            "np.save": lambda: np.save(io.BytesIO(), root, allow_pickle=True),
+        },
+        rounds=_ROUNDS,
+    )
+    what = f"build_update of {data.num_small_arrays:,} arrays (8, 4)"
+    yield Row(what, "np.save to memory", "time", times["ours"], times["np.save"], wanted=1)
+
+
 GROUPS: dict[str, Callable[[Data], Iterator[Row]]] = {
     "structure": structure,
     "values": values,
@@ -323,5 +433,6 @@ GROUPS: dict[str, Callable[[Data], Iterator[Row]]] = {
     "start": start,
     "files": files,
     "proof": proof,
+    "write": write,
     "imports": imports,
 }

@@ -18,12 +18,14 @@ import sys
 import tracemalloc
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from measure import Memory
 
-from bkformat import check_file, check_many, validate_file
+from bkformat import check_file, check_many, convert_file, load_file, validate_file, write_update
 
 __all__ = ["peak"]
 
@@ -39,7 +41,31 @@ def _check_folder(path: Path) -> None:
     deque(check_many(files), maxlen=0)
 
 
-_CALLS: dict[str, Callable[[Path], object]] = {
+def _copies(path: Path) -> tuple[Path, list[np.ndarray]]:
+    """The arrays of a file in memory of their own, so that they do not count."""
+    return path.with_suffix(".written.npy"), load_file(path, mmap=False).parameters
+
+
+def _write(prepared: tuple[Path, list[np.ndarray]]) -> None:
+    path, arrays = prepared
+    write_update(path, 7, arrays, fsync=False).close()
+    path.unlink()
+
+
+def _convert(suffix: str, path: Path) -> None:
+    out = path.with_suffix(suffix)
+    convert_file(path, out, fsync=False)
+    out.unlink()
+
+
+_PREPARATIONS: dict[str, Callable[[Path], Any]] = {"write": _copies}
+"""What is made of the path before anything is measured."""
+
+_CALLS: dict[str, Callable[[Any], object]] = {
+    "write": _write,
+    "load": lambda path: load_file(path, values=False),
+    "to safetensors": partial(_convert, ".converted.safetensors"),
+    "from safetensors": partial(_convert, ".converted.npy"),
     "structure": lambda path: check_file(path, values=False),
     "values": check_file,
     "values, jobs=2": lambda path: check_file(path, jobs=2),
@@ -72,25 +98,26 @@ def _forget_peak() -> None:
         Path("/proc/self/clear_refs").write_text("5")
 
 
-def _resident(call: Callable[[Path], object], path: Path) -> int:
+def _resident(call: Callable[[Any], object], subject: Any) -> int:
     _forget_peak()
     before = _high_water()
-    call(path)
+    call(subject)
     return _high_water() - before
 
 
-def _traced(call: Callable[[Path], object], path: Path) -> int:
+def _traced(call: Callable[[Any], object], subject: Any) -> int:
     tracemalloc.start()
-    call(path)
+    call(subject)
     most = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     return most
 
 
 def _main(name: str, warm_up: str, path: str) -> None:
-    call = _CALLS[name]
-    call(Path(warm_up))
-    print(json.dumps([_resident(call, Path(path)), _traced(call, Path(path))]))
+    call, prepare = _CALLS[name], _PREPARATIONS.get(name, Path)
+    call(prepare(Path(warm_up)))
+    subject = prepare(Path(path))
+    print(json.dumps([_resident(call, subject), _traced(call, subject)]))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,15 +16,14 @@ import pytest
 from bkformat import check_bytes, check_file, inspect_file, load_file
 
 from ..property.expected import LOADERS, expected
+from .environments import ROOT, environment, run
 
 _HERE = Path(__file__).parent
-_ROOT = _HERE.parents[1]
-_CACHE = _ROOT / ".venv-interop"
 _LOADER = _HERE.parent / "property" / "loader.py"
-_FIXTURES = _ROOT / "fixtures"
+_FIXTURES = ROOT / "fixtures"
 
 # The last numpy 1, where this Python has wheels of it, and 2.x, old and new.
-_VERSIONS = {
+VERSIONS = {
     (3, 10): ["1.26.4", "2.0.2", "2.2.6"],
     (3, 11): ["1.26.4", "2.0.2", "2.4.6"],
     (3, 12): ["1.26.4", "2.0.2", "2.4.6"],
@@ -33,49 +31,22 @@ _VERSIONS = {
 }.get(sys.version_info[:2], ["2.3.5", "2.4.6"])
 
 
-def _run(command: list[str], what: str, **options: Any) -> str:
-    run = subprocess.run(command, capture_output=True, text=True, check=False, **options)
-    if run.returncode:
-        pytest.fail(f"{what} failed:\n{run.stdout[-1000:]}\n{run.stderr[-2000:]}", pytrace=False)
-    return run.stdout
-
-
-def _environment(version: str) -> Path:
-    """The interpreter of an environment with this numpy."""
-    _CACHE.mkdir(exist_ok=True)
-    (_CACHE / ".gitignore").write_text("*\n", "utf-8")
-    place = _CACHE / f"python-{sys.version_info[0]}.{sys.version_info[1]}-numpy-{version}"
-    python = place / "bin" / "python"
-    made = place / "made"  # written last: a half-made environment is made again
-    if not made.exists():
-        _run(
-            [sys.executable, "-m", "venv", "--clear", str(place)],
-            "making an environment",
-            timeout=200,
-        )
-        pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        wheel = ["--only-binary", ":all:", f"numpy=={version}"]
-        _run([*pip, *wheel], f"pip install numpy=={version}", timeout=250)
-        made.touch()
-    return python
-
-
-@pytest.fixture(scope="module", params=_VERSIONS)
+@pytest.fixture(scope="module", params=VERSIONS)
 def python(request: pytest.FixtureRequest) -> Path:
-    return _environment(request.param)
+    return environment(f"numpy=={request.param}")
 
 
 @pytest.fixture(scope="module")
 def written(python: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """A folder of files by another numpy, and what it says is in them."""
     folder = tmp_path_factory.mktemp("written")
-    told = _run([str(python), "-W", "error", str(_HERE / "writer.py"), str(folder)], "np.save")
+    told = run([str(python), "-W", "error", str(_HERE / "writer.py"), str(folder)], "np.save")
     return folder, json.loads(told)
 
 
 def loaded(python: Path, paths: list[Path]) -> list[dict[str, Any]]:
     """What another numpy makes of these files, any warning being an error."""
-    answers = _run(
+    answers = run(
         [str(python), "-W", "error", str(_LOADER)],
         "loading",
         input="".join(f"{path}\n" for path in paths),
@@ -87,7 +58,7 @@ def test_the_versions_are_those_asked_for(
     written: tuple[Path, dict[str, Any]], request: pytest.FixtureRequest
 ) -> None:
     version = written[1]["version"]
-    assert version in _VERSIONS
+    assert version in VERSIONS
     assert version in request.node.name
 
 

@@ -11,7 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bkformat import InvalidUpdateError, Update, UpdateChangedError, UpdateSchema, load_file, views
+from bkformat import (
+    InvalidUpdateError,
+    Update,
+    UpdateChangedError,
+    UpdateSchema,
+    load_file,
+    views,
+    write_update,
+)
 
 from .files import FIXTURES, Array, aggregate, asm, update, zeros
 
@@ -182,3 +190,15 @@ def test_a_mapping_survives_truncation_until_it_is_touched(path: Path) -> None:
         ends[how] = run.returncode
     assert ends["copy"] == 0
     assert ends["mmap"] < 0  # killed by SIGBUS
+
+
+def test_canonical_files_map_to_aligned_arrays(tmp_path: Path) -> None:
+    arrays = [np.full((at, 3), at, "float32") for at in range(1, 40)]
+    write_update(tmp_path / "a.npy", 7, arrays, fsync=False).close()
+    update = load_file(tmp_path / "a.npy")
+    assert all(array.ctypes.data % 64 == 0 for array in update.parameters)
+    assert all(array.flags.aligned for array in update.parameters)
+    kept = update.parameters[5]
+    del update
+    (tmp_path / "a.npy").unlink()
+    assert kept.tobytes() == arrays[5].tobytes()

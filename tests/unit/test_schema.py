@@ -16,11 +16,12 @@ from bkformat import (
     UpdateSchema,
     check_bytes,
     infer_schema,
+    inspect_file,
     load_schema,
 )
 from bkformat.schema import json_schema
 
-from .files import asm, codes, update, zeros
+from .files import FIXTURES, asm, codes, update, zeros
 
 _FULL: dict[str, Any] = {
     "version": 1,
@@ -219,3 +220,12 @@ def test_natural_guesses_are_told_what_to_do() -> None:
         check_bytes(b"", schema=cast(Any, {"version": 1}))
     with pytest.raises(TypeError, match="inspect_file"):
         infer_schema(cast(Any, "aggregate.npy"))
+
+
+def test_names_are_kept_in_a_schema() -> None:
+    layout = inspect_file(FIXTURES / "valid" / "canonical.npy")
+    names = [f"layer{at}.weight" for at in range(len(layout.parameters))]
+    schema = infer_schema(layout, names=names)
+    assert [spec.name for spec in schema.parameters or ()] == names
+    with pytest.raises(ValueError, match="1 names for"):
+        infer_schema(layout, names=["weight"])
