@@ -35,7 +35,7 @@ from bkformat.strategies.arrays import (
     finite_elements,
 )
 from bkformat.strategies.files import FILE_FORMS, build_file
-from bkformat.strategies.updates import COUNTS, MORE_ARRAYS
+from bkformat.strategies.updates import MORE_ARRAYS
 from bkformat.values import within
 
 __all__ = ["schemas", "updates_for"]
@@ -233,8 +233,7 @@ def _fitting(draw: st.DrawFn, plan: _Plan, orders: SearchStrategy[str]) -> Updat
     least, most = plan.bounds
     if room < _EXTRA:
         most = least
-    counts = COUNTS if (least, most) == (1, MAX_NUM_SAMPLES) else st.integers(least, most)
-    count = draw(counts)
+    count = draw(st.integers(least, most))
     room -= _EXTRA
     parameters: list[Array] = []
     places = list(zip(plan.slots, plan.least, strict=True))

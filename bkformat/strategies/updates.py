@@ -28,10 +28,7 @@ from bkformat.strategies.arrays import (
 
 __all__ = ["COUNTS", "MORE_ARRAYS", "aggregates", "updates"]
 
-# Where the pickle of an integer takes another form.
-_EDGES = (255, 256, 65_535, 65_536, 2**31 - 1, 2**31)
-
-COUNTS: SearchStrategy[int] = st.integers(1, MAX_NUM_SAMPLES) | st.sampled_from(_EDGES)
+COUNTS: SearchStrategy[int] = st.integers(1, MAX_NUM_SAMPLES)
 COUNTS_OR_NONE: SearchStrategy[int | None] = st.none() | COUNTS
 
 MORE_ARRAYS = 4
