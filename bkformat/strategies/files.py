@@ -19,7 +19,7 @@ from bkformat.load import Update
 from bkformat.strategies.arguments import choice, value_or_strategy
 from bkformat.strategies.updates import updates
 
-__all__ = ["ASSEMBLED", "FILE_FORMS", "array_part", "check_form", "update_files", "write"]
+__all__ = ["ASSEMBLED", "FILE_FORMS", "array_part", "build_file", "check_form", "update_files"]
 
 ASSEMBLED: dict[str, asm.Form] = {
     "canonical": asm.CANONICAL,
@@ -62,10 +62,10 @@ def update_files(
     hypothesis.errors.InvalidArgument: forms='B': expected one of canonical, C, D, E
     """
     drawn = updates() if update is None else value_or_strategy(update, "update", _check_update)
-    return st.builds(write, drawn, choice(forms, "forms", check_form))
+    return st.builds(build_file, drawn, choice(forms, "forms", check_form))
 
 
-def write(update: Update, form: str) -> bytes:
+def build_file(update: Update, form: str) -> bytes:
     """The file of an update, byte for byte as the writers of that form make it."""
     return _WRITE[form](update)
 

@@ -12,11 +12,11 @@ from hypothesis.extra import numpy as npst
 from bkformat import assembler as asm
 from bkformat.npy import MAX_HEADER
 from bkformat.strategies.bases import SMALL, draw_base, fault
-from bkformat.strategies.files import FILE_FORMS, write
+from bkformat.strategies.files import FILE_FORMS, build_file
 
 __all__: list[str] = []
 
-_FILES = st.builds(write, SMALL, st.sampled_from(FILE_FORMS))
+_FILES = st.builds(build_file, SMALL, st.sampled_from(FILE_FORMS))
 _VERSIONS = st.sampled_from([(1, 0), (2, 0), (3, 0)])
 _MAGIC = b"\x93NUMPY"
 

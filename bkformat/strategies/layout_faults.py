@@ -12,7 +12,7 @@ from bkformat import assembler as asm
 from bkformat.assembler import breaches
 from bkformat.load import Update
 from bkformat.strategies.bases import SMALL, Base, Fault, draw_base, fault
-from bkformat.strategies.files import FILE_FORMS, write
+from bkformat.strategies.files import FILE_FORMS, build_file
 
 __all__: list[str] = []
 
@@ -254,7 +254,7 @@ def _values(*bad: float) -> Fault:
         for at in draw(st.lists(places, min_size=1, max_size=3)):
             array.flat[at] = draw(st.sampled_from(bad))
         update.parameters[which] = array
-        return write(update, draw(st.sampled_from(FILE_FORMS)))
+        return build_file(update, draw(st.sampled_from(FILE_FORMS)))
 
     return draw_file
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
+from itertools import product
 from math import prod
 from typing import Any
 
@@ -33,7 +34,7 @@ from bkformat.strategies.arrays import (
     default_shapes,
     finite_elements,
 )
-from bkformat.strategies.files import FILE_FORMS, write
+from bkformat.strategies.files import FILE_FORMS, build_file
 from bkformat.strategies.updates import COUNTS, MORE_ARRAYS
 from bkformat.values import within
 
@@ -113,10 +114,18 @@ class _Slot:
     dtypes: tuple[str, ...]
     shape: tuple[int | None, ...] | None
 
-    def least(self, side: int) -> tuple[str, tuple[int, ...]]:
-        """The smallest dtype, and the shape whose free dimensions have `side` elements."""
-        dims = tuple(side if dim is None else dim for dim in self.shape or ())
-        return min(self.dtypes, key=ITEMSIZES.__getitem__), dims
+    @property
+    def smallest(self) -> str:
+        """The dtype of the fewest bytes."""
+        return min(self.dtypes, key=ITEMSIZES.__getitem__)
+
+    def dims(self, side: int) -> tuple[int, ...]:
+        """The shape whose free dimensions have `side` elements."""
+        return tuple(side if dim is None else dim for dim in self.shape or ())
+
+
+_Kind = tuple[str, tuple[int, ...]]
+"""Dtype and shape of an array."""
 
 
 @dataclass(frozen=True)
@@ -128,15 +137,15 @@ class _Plan:
         slots: the arrays.
         more: how many more may follow, each like the last.
         empty: whether free dimensions may have no elements.
-        side: elements of a free dimension in the smallest update.
-        room: bytes that the file of an update may be larger than that of the smallest.
+        least: the arrays of a small update; those that are drawn may take more.
+        room: bytes that the file of an update may be larger than that of the small one.
     """
 
     schema: UpdateSchema
     slots: tuple[_Slot, ...]
     more: int
     empty: bool
-    side: int = 1
+    least: tuple[_Kind, ...]
     room: float = math.inf
 
     @property
@@ -147,10 +156,9 @@ class _Plan:
             return 1, MAX_NUM_SAMPLES
         return bounds.min or 1, bounds.max or MAX_NUM_SAMPLES
 
-    def least_nbytes(self, side: int) -> int:
-        """Bytes of the smallest update's file, in the form that makes most of it."""
-        least = [slot.least(side) for slot in self.slots]
-        arrays = [np.zeros(shape, dtype) for dtype, shape in least]
+    def nbytes(self) -> int:
+        """Bytes of the small update's file, in the form that makes most of it."""
+        arrays = [np.zeros(shape, dtype) for dtype, shape in self.least]
         return _file_nbytes(Update(self.bounds[0], arrays))
 
 
@@ -159,14 +167,27 @@ def _plan(schema: UpdateSchema, strict: bool) -> _Plan:
         raise InvalidArgument(f"schema={schema!r}: an update has at least one array")
     empty = schema.allows_empty or not strict
     slots = tuple(_slots(schema, strict))
-    plan = _Plan(schema, slots, MORE_ARRAYS if schema.parameters is None else 0, empty)
-    if schema.max_nbytes is None:
-        return plan
-    for side in (1, 0) if empty else (1,):
-        nbytes = plan.least_nbytes(side)
+    more = MORE_ARRAYS if schema.parameters is None else 0
+    smallest = math.inf
+    for least in _small(slots, (1, 0) if empty else (1,)):
+        plan = _Plan(schema, slots, more, empty, least)
+        if schema.max_nbytes is None:
+            return plan
+        nbytes = plan.nbytes()
         if nbytes <= schema.max_nbytes:
-            return replace(plan, side=side, room=schema.max_nbytes - nbytes)
-    raise InvalidArgument(f"schema={schema!r}: the smallest file that fits has {nbytes:,} bytes")
+            return replace(plan, room=schema.max_nbytes - nbytes)
+        smallest = min(smallest, nbytes)
+    raise InvalidArgument(f"schema={schema!r}: the smallest file found has {smallest:,} bytes")
+
+
+def _small(slots: Sequence[_Slot], sides: Sequence[int]) -> Iterator[tuple[_Kind, ...]]:
+    """Arrays that make a small file, where one dtype for many may take less than the smallest."""
+    for side in sides:
+        yield tuple((slot.smallest, slot.dims(side)) for slot in slots)
+    names = dict.fromkeys(name for slot in slots for name in slot.dtypes)
+    for side, name in product(sides, names):
+        chosen = (name if name in slot.dtypes else slot.smallest for slot in slots)
+        yield tuple((dtype, slot.dims(side)) for dtype, slot in zip(chosen, slots, strict=True))
 
 
 def _slots(schema: UpdateSchema, strict: bool) -> Iterator[_Slot]:
@@ -182,8 +203,8 @@ def _slots(schema: UpdateSchema, strict: bool) -> Iterator[_Slot]:
             wanted = () if refused else (spec.dtype,)
         if not wanted:
             raise InvalidArgument(f"schema={schema!r}: no dtype is allowed for parameters[{index}]")
-        dims = [dim or 1 for dim in spec.shape or ()]
-        fitting = tuple(name for name in wanted if prod(dims) * ITEMSIZES[name] <= _INT64_MAX)
+        dims = tuple(dim or 1 for dim in spec.shape or ())
+        fitting = tuple(name for name in wanted if _nbytes((name, dims)) <= _INT64_MAX)
         if not fitting:
             raise InvalidArgument(f"schema={schema!r}: parameters[{index}] is past 2**63-1 bytes")
         yield _Slot(fitting, spec.shape)
@@ -216,30 +237,23 @@ def _fitting(draw: st.DrawFn, plan: _Plan, orders: SearchStrategy[str]) -> Updat
     count = draw(counts)
     room -= _EXTRA
     parameters: list[Array] = []
-    for slot in (*plan.slots, *plan.slots[-1:] * plan.more):
-        if len(parameters) >= len(plan.slots) and (room < _EXTRA * 2 or not draw(st.booleans())):
+    places = list(zip(plan.slots, plan.least, strict=True))
+    for slot, small in (*places, *places[-1:] * plan.more):
+        if len(parameters) >= len(places) and (room < _EXTRA * 2 or not draw(st.booleans())):
             break
-        dtype, shape, taken = _draw_kind(draw, slot, plan, room)
+        shapes = _shapes(slot.shape, plan.empty)
+        kind = draw(_dtypes(slot.dtypes)), draw(shapes)
+        taken = _EXTRA + _nbytes(kind) - _nbytes(small)
+        if taken > room or _nonzero_nbytes(kind) > _INT64_MAX:
+            kind, taken = small, 0
         room -= taken
+        dtype, shape = kind
         one = arrays(st.just(np.dtype(dtype)), st.just(shape), _elements(schema), orders)
         parameters.append(draw(one))
     # Hypothesis shows what it saw being built: the arrays, where repr would only count them.
     update = draw(st.builds(Update, st.just(count), st.just(parameters)))
     assume(schema.max_nbytes is None or _file_nbytes(update) <= schema.max_nbytes)
     return update
-
-
-def _draw_kind(
-    draw: st.DrawFn, slot: _Slot, plan: _Plan, room: float
-) -> tuple[str, tuple[int, ...], int]:
-    """A dtype, a shape, and the bytes they take beyond the least; the least where room is short."""
-    dtype, shape = draw(_dtypes(slot.dtypes)), draw(_shapes(slot.shape, plan.empty))
-    least = slot.least(plan.side)
-    taken = _EXTRA + _nbytes(dtype, shape) - _nbytes(*least)
-    nonzero = prod(dim or 1 for dim in shape) * ITEMSIZES[dtype]
-    if (dtype, shape) == least or taken > room or nonzero > _INT64_MAX:
-        return *least, 0
-    return dtype, shape, taken
 
 
 def _shapes(shape: tuple[int | None, ...] | None, empty: bool) -> SearchStrategy[tuple[int, ...]]:
@@ -251,12 +265,19 @@ def _shapes(shape: tuple[int | None, ...] | None, empty: bool) -> SearchStrategy
     return st.tuples(*(free if dim is None else st.just(dim) for dim in shape))
 
 
-def _nbytes(dtype: str, shape: tuple[int, ...]) -> int:
+def _nbytes(kind: _Kind) -> int:
+    dtype, shape = kind
     return prod(shape) * ITEMSIZES[dtype]
 
 
+def _nonzero_nbytes(kind: _Kind) -> int:
+    """Bytes by the rule that leaves out dimensions without elements."""
+    dtype, shape = kind
+    return _nbytes((dtype, tuple(dim or 1 for dim in shape)))
+
+
 def _file_nbytes(update: Update) -> int:
-    return max(len(write(update, form)) for form in FILE_FORMS)
+    return max(len(build_file(update, form)) for form in FILE_FORMS)
 
 
 # --- values ----------------------------------------------------------------------------------
@@ -316,7 +337,7 @@ def _schemas(draw: st.DrawFn, min_arrays: int, max_arrays: int) -> UpdateSchema:
     more = draw(st.none() | st.integers(0, 8 * _EXTRA))
     if more is None:
         return schema
-    least = _plan(schema, strict=True).least_nbytes(1)
+    least = max(_plan(schema, strict).nbytes() for strict in (False, True))
     return schema.model_copy(update={"max_nbytes": least + more})
 
 

@@ -22,7 +22,7 @@ from bkformat.strategies.bases import (
     draw_opcodes,
     fault,
 )
-from bkformat.strategies.files import FILE_FORMS, write
+from bkformat.strategies.files import FILE_FORMS, build_file
 
 __all__: list[str] = []
 
@@ -176,7 +176,7 @@ def _cut_in_proto(draw: st.DrawFn) -> bytes:
 
 @fault("BK208")
 def _trailing(draw: st.DrawFn) -> bytes:
-    data = draw(st.builds(write, SMALL, st.sampled_from(FILE_FORMS)))
+    data = draw(st.builds(build_file, SMALL, st.sampled_from(FILE_FORMS)))
     again = st.sampled_from([asm.STOP, data, data[128:], b"PK\5\6" + bytes(18)])
     return data + draw(st.binary(min_size=1, max_size=20) | again)
 

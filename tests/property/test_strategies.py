@@ -23,7 +23,7 @@ from bkformat.strategies import (
     updates,
     updates_for,
 )
-from bkformat.strategies.files import write
+from bkformat.strategies.files import build_file
 from bkformat.validate import judge, source_of
 
 _T = TypeVar("_T")
@@ -245,7 +245,7 @@ def test_what_a_schema_names_gets_no_warnings(data: bytes) -> None:
 def test_files_keep_to_max_nbytes(room: int) -> None:
     specs = [{"dtype": "float32", "shape": [None, 100]}, {"shape": [None]}]
     least = Update(1, [np.zeros((0, 100), "float32"), np.zeros(0, "float16")])
-    nbytes = max(len(write(least, form)) for form in FORMS)
+    nbytes = max(len(build_file(least, form)) for form in FORMS)
     schema = schema_of(parameters=specs, max_nbytes=nbytes + room)
 
     @given(update_files(update=updates_for(schema)))

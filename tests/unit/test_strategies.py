@@ -20,7 +20,7 @@ from bkformat import RULES, Update, UpdateSchema, check_bytes, load_file
 from bkformat import strategies as bkst
 from bkformat.rules import ERROR
 from bkformat.strategies.bases import FAULTS
-from bkformat.strategies.files import write
+from bkformat.strategies.files import build_file
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
 
@@ -152,7 +152,7 @@ def test_faulty_files_refuses(codes: Any, message: str) -> None:
         ),
         ({"dtypes": [], "parameters": [{}]}, "no dtype is allowed for parameters[0]"),
         ({"parameters": [{}, {"shape": [2**62, 0, 2]}]}, "parameters[1] is past 2**63-1 bytes"),
-        ({"max_nbytes": 100}, "the smallest file that fits has"),
+        ({"max_nbytes": 100}, "the smallest file found has"),
     ],
 )
 def test_schemas_that_nothing_fits_are_refused(keys: dict[str, Any], message: str) -> None:
@@ -200,7 +200,7 @@ def test_forms_are_byte_for_byte_what_real_numpys_wrote() -> None:
     assert {form for _, form in files} == {"C", "D", "E"}
     for path, form in files:
         update = load_file(FIXTURES / path, kind="aggregate")
-        assert write(update, form) == (FIXTURES / path).read_bytes(), path
+        assert build_file(update, form) == (FIXTURES / path).read_bytes(), path
 
 
 def test_there_is_a_fault_for_every_error_that_a_file_has_by_itself() -> None:
@@ -269,7 +269,7 @@ def test_hypothesis_knows_updates_by_itself() -> None:
 @settings(max_examples=20)
 def test_an_annotation_is_enough(update: Update) -> None:
     assert update.num_samples is not None
-    assert check_bytes(write(update, "E")).valid
+    assert check_bytes(build_file(update, "E")).valid
 
 
 def test_all_is_exactly_this_list() -> None:
