@@ -66,6 +66,8 @@ def read_num_samples(value: object) -> int:
     where = "num_samples"
     if isinstance(value, (bool, np.bool_)) or _is_bool_array(value):
         raise RefusedError(rules.NUM_SAMPLES_BOOL, f"{quoted(value)} in place of an int", where)
+    if len(getattr(value, "shape", ())):  # PyTorch takes a tensor of one element for a number
+        raise _no_count(value, where)
     try:
         count = operator.index(value)  # type: ignore[arg-type]
     except Exception:  # noqa: BLE001  (whatever a stranger's __index__ raises)
@@ -229,11 +231,12 @@ def _converted(item: Any, dtype: str | None, where: str) -> np.ndarray[Any, Any]
     try:
         if torch_like:
             item = item.detach().cpu()
-            if str(item.dtype).endswith("bfloat16"):
+            if str(item.dtype).startswith(_TORCH_EXTENSIONS):
                 if dtype is None:
-                    message = f"bfloat16 of shape {quoted(tuple(item.shape))}"
-                    raise RefusedError(rules.EXTENSION_DTYPE, message, f"{where}.dtype", _BFLOAT16)
-                item = item.float()  # float32 holds every bfloat16
+                    kind = quoted(str(item.dtype))[1:-1].removeprefix("torch.")
+                    message = f"{kind} of shape {quoted(tuple(item.shape))}"
+                    raise RefusedError(rules.EXTENSION_DTYPE, message, f"{where}.dtype", _CONVERT)
+                item = item.float()  # float32 holds every one of their values
             found = item.numpy()
         else:
             found = np.asarray(item)
@@ -241,10 +244,12 @@ def _converted(item: Any, dtype: str | None, where: str) -> np.ndarray[Any, Any]
         raise
     except Exception as exc:
         message = f"{kind} gives no array: {quoted(str(exc) or type(exc).__name__)[1:-1]}"
-        raise RefusedError(rules.NOT_AN_ARRAY, message, where) from exc
+        raise RefusedError(rules.NOT_AN_ARRAY, message, where, _DENSE) from exc
     if type(found) is not np.ndarray:
         raise RefusedError(rules.NOT_AN_ARRAY, f"{kind} gives no array", where)
     return found
 
 
-_BFLOAT16 = "ask for a conversion: dtype='float32'"
+_CONVERT = "ask for a conversion: dtype='float32'"
+_TORCH_EXTENSIONS = ("torch.bfloat16", "torch.float8")
+_DENSE = "make it a dense array of numbers on the CPU: np.asarray(x), or t.to_dense() of a tensor"

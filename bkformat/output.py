@@ -13,6 +13,8 @@ import secrets
 import stat
 from collections.abc import Iterable, Iterator
 
+from bkformat.errors import UpdateChangedError
+
 __all__ = ["Output", "replacing", "write_all"]
 
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
@@ -59,7 +61,8 @@ def replacing(path: str | os.PathLike[str], *, fsync: bool = True) -> Iterator[O
         os.replace(temporary, target)
     except OSError as exc:
         _remove(temporary)
-        if exc.filename in (None, temporary):
+        # What changed is an input, whatever its name.
+        if exc.filename in (None, temporary) and not isinstance(exc, UpdateChangedError):
             exc.filename, exc.filename2 = os.fspath(path), None
         raise
     except BaseException:

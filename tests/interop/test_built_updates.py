@@ -138,6 +138,11 @@ def test_torch_bfloat16() -> None:
         build_update(7, [half])
     assert [f.code for f in caught.value.report.findings] == ["BK224"]
     assert build_update(7, [half], dtype="float32") == build_update(7, [half.float().numpy()])
+    quarter = half.to(torch.float8_e5m2)
+    with pytest.raises(InvalidUpdateError, match="BK224"):
+        build_update(7, [quarter])
+    wanted = build_update(7, [quarter.float().numpy()])
+    assert build_update(7, [quarter], dtype="float32") == wanted
 
 
 @needs_torch
@@ -146,7 +151,8 @@ def test_torch_things_that_are_no_arrays() -> None:
         with pytest.raises(InvalidUpdateError) as caught:
             build_update(7, [tensor])
         assert [f.code for f in caught.value.report.findings] == ["BK318"]
-    for count, code in ((torch.tensor(True), "BK307"), (torch.tensor(7.0), "BK310")):
+    counts = [(torch.tensor(True), "BK307"), (torch.tensor(7.0), "BK310")]
+    for count, code in (*counts, (torch.tensor([7]), "BK310")):
         with pytest.raises(InvalidUpdateError) as caught:
             build_update(count, [torch.zeros(2)])
         assert [f.code for f in caught.value.report.findings] == [code]
