@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -92,6 +93,8 @@ def build(
     """
     from bkformat.from_files import build_file
 
+    if write_schema is not None:
+        _check_apart(write_schema, source, out)
     with _refusing(source):
         built = build_file(
             source, out, num_samples, dtype=dtype, schema=_schema(schema), max_size=max_size
@@ -102,6 +105,17 @@ def build(
             built.write_schema(write_schema)
     click.echo(f"{printable(out)}: {built.report}")
     return 0
+
+
+def _check_apart(schema: str, source: str, out: str) -> None:
+    """The schema must go to a place of its own that can be written, before anything is."""
+    place = os.path.realpath(schema)
+    inputs = os.path.realpath(source)
+    if place in (inputs, os.path.realpath(out)) or os.path.dirname(place) == inputs:
+        raise click.UsageError("--write-schema names the source or the output")
+    folder = os.path.dirname(place)
+    if os.path.isdir(place) or not os.access(folder, os.W_OK):
+        raise click.ClickException(f"{printable(schema)}: a file can't be written there")
 
 
 @click.command()

@@ -65,7 +65,7 @@ def read_num_samples(value: object) -> int:
     """
     where = "num_samples"
     if isinstance(value, (bool, np.bool_)) or _is_bool_array(value):
-        raise RefusedError(rules.NUM_SAMPLES_BOOL, f"{quoted(value)} in place of an int", where)
+        raise RefusedError(rules.NUM_SAMPLES_BOOL, f"{_shown(value)} in place of an int", where)
     if len(getattr(value, "shape", ())):  # PyTorch takes a tensor of one element for a number
         raise _no_count(value, where)
     try:
@@ -82,8 +82,14 @@ def _is_bool_array(value: object) -> bool:
     return str(getattr(value, "dtype", "")).removeprefix("torch.") == "bool"
 
 
+def _shown(value: object) -> str:
+    """A plain value as it is, anything else by its type: what its repr holds is anyone's guess."""
+    plain = value is None or isinstance(value, (str, bytes, int, float, np.generic))
+    return quoted(value) if plain else f"a {quoted(type(value).__name__)[1:-1]}"
+
+
 def _no_count(value: object, where: str) -> RefusedError:
-    message = f"{quoted(value)} in place of an int"
+    message = f"{_shown(value)} in place of an int"
     if isinstance(value, (float, np.floating)):
         hint = f"give it as a plain int: {int(value)}" if float(value).is_integer() else None
         return RefusedError(rules.NUM_SAMPLES_FLOAT, message, where, hint)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -27,6 +29,10 @@ __all__ = ["Built", "build_file"]
 _UNORDERED = (
     "the file does not say in which order the model has its arrays; they are taken as its header "
     "has them (--schema with names gives another order)"
+)
+_UNNUMBERED = (
+    "names without numbers are taken in alphabetical order, which may not be the model's (--schema "
+    "with names gives another order)"
 )
 
 
@@ -80,6 +86,8 @@ def build_file(
         OSError: something can't be read or written.
     """
     refuse_same_file(source, out)
+    if os.path.isdir(source) and os.path.realpath(os.path.dirname(out)) == os.path.realpath(source):
+        raise ValueError("the output lies among the inputs; write it to another folder")
     with _opened(source, dtype) as (content, note):
         if content.num_samples not in (None, num_samples):
             message = f"its weighting is {content.num_samples:,}, but --num-samples {num_samples:,}"
@@ -99,7 +107,9 @@ def build_file(
 def _opened(source: str, dtype: str | None) -> Iterator[tuple[Content, str | None]]:
     suffix = os.path.splitext(source)[1].lower()
     if os.path.isdir(source):
-        yield Content(None, array_folder(source, dtype)), None
+        members = array_folder(source, dtype)
+        numbered = len(members) == 1 or all(re.search("[0-9]", m.name or "") for m in members)
+        yield Content(None, members), None if numbered else _UNNUMBERED
     elif suffix == ".npz":
         with open_npz(source, layers=False, dtype=dtype) as content:
             yield content, None
@@ -108,6 +118,8 @@ def _opened(source: str, dtype: str | None) -> Iterator[tuple[Content, str | Non
             yield content, None if content.ordered else _UNORDERED
     elif suffix == ".npy":
         yield Content(None, [array_file(source, None, dtype)]), None
+    elif not os.path.lexists(source):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), source)
     else:
         raise ValueError("SOURCE is an .npz, a .safetensors, or a folder of .npy files")
 

@@ -63,7 +63,7 @@ def replacing(path: str | os.PathLike[str], *, fsync: bool = True) -> Iterator[O
         _remove(temporary)
         # What changed is an input, whatever its name.
         if exc.filename in (None, temporary) and not isinstance(exc, UpdateChangedError):
-            exc.filename, exc.filename2 = os.fspath(path), None
+            exc.filename = os.fspath(path)
         raise
     except BaseException:
         _remove(temporary)

@@ -101,6 +101,30 @@ def test_build_from_a_folder_of_many_files() -> None:
     assert Path("u.npy").read_bytes() == build_update(7, arrays)
 
 
+def test_nothing_is_overwritten_that_is_read() -> None:
+    os.mkdir("layers")
+    np.save("layers/w.npy", W)
+    np.save("layers/b.npy", B)
+    np.savez("m.npz", weight=W)
+    before = Path("layers/w.npy").read_bytes(), Path("m.npz").read_bytes()
+    for source, out, schema in (
+        ("layers", "layers/w.npy", "s.json"),
+        ("layers", "u.npy", "layers/w.npy"),
+        ("m.npz", "u.npy", "m.npz"),
+        ("m.npz", "u.npy", "./u.npy"),
+        ("m.npz", "u.npy", "no/s.json"),
+        ("m.npz", "u.npy", "."),
+    ):
+        wanted = ["-o", out, "--write-schema", schema]
+        assert run("build", "--num-samples", 7, source, *wanted).exit_code == 2
+        assert not Path("u.npy").exists()
+    assert (Path("layers/w.npy").read_bytes(), Path("m.npz").read_bytes()) == before
+    result = run("build", "--num-samples", 7, "layers", "-o", "u.npy")
+    assert (result.exit_code, "alphabetical" in result.output) == (0, True)
+    result = run("build", "--num-samples", 7, "missing", "-o", "v.npy")
+    assert (result.exit_code, "No such file" in result.output) == (2, True)
+
+
 def test_build_from_safetensors() -> None:
     safetensors.numpy.save_file({"z": W, "a": B}, "m.safetensors")
     result = run("build", "--num-samples", 7, "m.safetensors", "-o", "u.npy")
@@ -163,7 +187,7 @@ def test_build_fits_a_schema() -> None:
         (["build", "m.npz", "-o", "u.npy"], 2, "--num-samples"),
         (["build", "--num-samples", "7", "m.npz"], 2, "--output"),
         (["build", "--num-samples", "7", "none.npz", "-o", "u.npy"], 2, "No such file"),
-        (["build", "--num-samples", "7", "m.txt", "-o", "u.npy"], 2, "SOURCE is"),
+        (["build", "--num-samples", "7", "m.txt", "-o", "u.npy"], 2, "No such file"),
         (["build", "--num-samples", "7", "m.npz", "-o", "no/u.npy"], 2, "No such file"),
         (["build", "--num-samples", "7", "m.npz", "-o", "."], 2, "Is a directory"),
         (["build", "--num-samples", "7", "m.npz", "-o", "m.npz"], 2, "same file"),
