@@ -6,14 +6,10 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bkformat.errors import InvalidUpdateError
-from bkformat.layout import Kind
-from bkformat.source import open_file
-from bkformat.validate import check_options, judge
-
 if TYPE_CHECKING:
     import numpy as np
 
+    from bkformat.layout import Kind
     from bkformat.schema import UpdateSchema
 
 __all__ = ["Update", "load_file"]
@@ -64,6 +60,10 @@ def load_file(
     >>> update.num_samples, update.parameters[0].shape, update.parameters[0].dtype.name
     (1329, (3, 4), 'float32')
     """
+    # Not above: whoever imports Hypothesis imports this module, for the sake of `Update`.
+    from bkformat.errors import InvalidUpdateError
+    from bkformat.source import open_file
+    from bkformat.validate import check_options, judge
     from bkformat.views import copy_arrays, map_arrays
 
     check_options(schema=schema, kind=kind)
