@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -123,7 +124,7 @@ class _Mender:
     def _count(self, value: int | NumpyScalar) -> int:
         if isinstance(value, int):
             return value
-        dtype = np.dtype(value.dtype)
+        dtype = self._dtype(value.dtype)
         if dtype.kind not in "iu" or value.nbytes != dtype.itemsize:
             raise InvalidUpdateError(self._report)
         count = int(np.frombuffer(b"".join(self._blocks(value)), dtype)[0])
@@ -133,18 +134,24 @@ class _Mender:
             raise InvalidUpdateError(replace(self._report, findings=(found,)))
         return count
 
-    def _member(self, value: ArrayLayout | NumpyScalar) -> Member:
-        if isinstance(value, ArrayLayout) and value.offset not in self._encoded:
-            return source_member(self._source, value)
-        name = value.dtype
-        plain = name[1:] if name.startswith(">") else name
-        dtype = np.dtype(name) if name != plain or name in ITEMSIZES else None
-        if dtype is None or refusal(dtype.name) is not None:
+    def _dtype(self, name: str) -> np.dtype[Any]:
+        """The dtype of that name, big-endian where it begins with ">", if an update may hold it."""
+        try:
+            dtype = np.dtype(name)
+        except TypeError as exc:  # a long double of another machine
+            raise InvalidUpdateError(self._report) from exc
+        if dtype.name not in ITEMSIZES or refusal(dtype.name) is not None:
             raise InvalidUpdateError(self._report)
+        return dtype
+
+    def _member(self, value: ArrayLayout | NumpyScalar) -> Member:
+        dtype = self._dtype(value.dtype)
         if isinstance(value, NumpyScalar):
             if value.nbytes != dtype.itemsize:
                 raise InvalidUpdateError(self._report)
             return stored_member(None, dtype, (), partial(self._blocks, value))
+        if value.offset not in self._encoded:
+            return source_member(self._source, value)
         read, fortran = partial(self._blocks, value), value.order == "F"
         return stored_member(None, dtype, value.shape, read, fortran=fortran)
 

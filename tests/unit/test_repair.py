@@ -177,6 +177,21 @@ def test_what_would_be_a_guess(tmp_path: Path, root: Any, code: str, protocol: i
     assert sorted(os.listdir(tmp_path)) == ["in.npy", "out.npy"]
 
 
+@pytest.mark.parametrize("text", ["f12", "f16", "c24", "c32", "c8"])
+def test_dtypes_that_no_update_or_no_machine_holds(tmp_path: Path, text: str) -> None:
+    form = asm.D
+    big = form.dtype(text, order=form.order(">"))
+    size = int(text[1:])
+    array = form.array((1,), body=asm.bytes_of(bytes(size)), dtype=big)
+    scalar = asm.tuple_of(form.dtype(text), asm.bytes_of(bytes(size)))
+    call = [form.name(form.core, "scalar"), scalar, asm.REDUCE]
+    for update in (form.update(array), form.update(call), form.update(num_samples=call)):
+        (tmp_path / "in.npy").write_bytes(form.file(update).data)
+        with pytest.raises(InvalidUpdateError):
+            repair_file(tmp_path / "in.npy", tmp_path / "out.npy")
+        assert os.listdir(tmp_path) == ["in.npy"]
+
+
 def test_every_invalid_fixture_is_repaired_or_refused(tmp_path: Path) -> None:
     """And nothing but the mistakes that are understood is ever repaired."""
     mended = set()
