@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-
-from bkformat.arrays import ArrayLayout
 from bkformat.errors import InvalidSourceError, InvalidUpdateError
-from bkformat.findings import Report, quoted
+from bkformat.findings import Finding, Report, quoted
 from bkformat.layout import MAX_NUM_SAMPLES, Kind
 from bkformat.limits import limit_for, refuse_same_file, without_offsets
+from bkformat.member_values import watched_blocks
 from bkformat.members import Content, Member, source_member
 from bkformat.npz import open_npz, write_npz
 from bkformat.output import replacing, write_all
 from bkformat.safetensors import open_safetensors, safetensors_pieces
 from bkformat.source import open_file, too_large
 from bkformat.validate import judge
-from bkformat.values import BLOCK, FINITE, ArrayTally
 from bkformat.writing import write_checked
 
 if TYPE_CHECKING:
@@ -195,27 +192,16 @@ def _write(
 
 
 def _checked(index: int, member: Member) -> Member:
-    return member._replace(blocks=partial(_judged, index, member, member.blocks))
+    return member._replace(blocks=partial(_judged, index, member))
 
 
-def _judged(
-    index: int, member: Member, blocks: Callable[[], Iterator[bytes | memoryview]]
-) -> Iterator[bytes | memoryview]:
-    """The blocks, every value of which is looked at when it passes by.
+def _judged(index: int, member: Member) -> Iterator[bytes | memoryview]:
+    """The blocks.
 
     Raises:
-        InvalidUpdateError: at the end, if one was not finite.
+        InvalidUpdateError: at the end, if a value was not finite.
     """
-    layout = ArrayLayout(member.dtype, member.shape, "C", 0, member.nbytes)
-    tally = ArrayTally(index, layout, FINITE) if FINITE.apply_to(layout) else None
-    start = 0
-    with np.errstate(all="ignore"):
-        for block in blocks():
-            if tally is not None:
-                for at in range(0, len(block), BLOCK):
-                    tally.add(np.frombuffer(block, np.uint8)[at : at + BLOCK], start + at)
-            start += len(block)
-            yield block
-    found = tuple(tally.findings()) if tally is not None else ()
+    found: list[Finding] = []
+    yield from watched_blocks(index, member, found)
     if found:
-        raise InvalidUpdateError(Report("update", 0, found, values_checked=True))
+        raise InvalidUpdateError(Report("update", 0, tuple(found), values_checked=True))

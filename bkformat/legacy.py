@@ -94,11 +94,17 @@ class LegacyUnpickler(SymbolicUnpickler):
     def __init__(self, source: Source, offset: int, **options: Any) -> None:
         super().__init__(source, offset, **{**options, "fast": False})
         self.encoded: dict[int, int] = {}
+        self._lengths: dict[TextSpan, int] = {}
 
     def _encode(self, values: tuple[Any, ...], offset: int) -> Span:
         if len(values) != 2 or type(values[0]) is not TextSpan or self._text(values[1]) != "latin1":
             self._reject(rules.UNEXPECTED_STRUCTURE, offset, "encode without (text, 'latin1')")
         text = values[0]
+        if text not in self._lengths:  # one text can be fetched a thousand times
+            self._lengths[text] = self._decoded_length(text)
+        return Span(text.offset, self._lengths[text])
+
+    def _decoded_length(self, text: TextSpan) -> int:
         nbytes = 0
         for block in _decoded(self._source, text):
             if block is None:
@@ -106,7 +112,7 @@ class LegacyUnpickler(SymbolicUnpickler):
             nbytes += len(block)
         if nbytes != text.nbytes:
             self.encoded[text.offset] = text.nbytes
-        return Span(text.offset, nbytes)
+        return nbytes
 
     def _no_bytes(self, values: tuple[Any, ...], offset: int) -> Span:
         if values:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from math import prod
@@ -13,7 +14,7 @@ from bkformat.findings import Finding
 from bkformat.members import Member, little_endian
 from bkformat.values import BLOCK, FINITE, ArrayTally, all_finite
 
-__all__ = ["judge_members"]
+__all__ = ["judge_members", "watched_blocks"]
 
 _FLOATS = frozenset({"float16", "float32", "float64"})
 _PIECE = 1 << 13
@@ -35,11 +36,7 @@ def judge_members(members: Sequence[Member]) -> list[Finding]:
     with np.errstate(all="ignore"):
         if _all_small_finite([members[index] for index in small]):
             floats = [index for index in floats if sizes[members[index].shape] > _SMALL]
-        return [
-            replace(found, offset=None)
-            for index in floats
-            for found in _findings(index, members[index])
-        ]
+    return [found for index in floats for found in _findings(index, members[index])]
 
 
 def _all_small_finite(members: Sequence[Member]) -> bool:
@@ -55,12 +52,32 @@ def _all_small_finite(members: Sequence[Member]) -> bool:
     return True
 
 
-def _findings(index: int, member: Member) -> Iterator[Finding]:
+def _findings(index: int, member: Member) -> list[Finding]:
+    found: list[Finding] = []
+    deque(watched_blocks(index, member, found), maxlen=0)
+    return found
+
+
+def watched_blocks(
+    index: int, member: Member, found: list[Finding]
+) -> Iterator[bytes | memoryview]:
+    """The blocks of a member, every value of which is looked at as it passes by.
+
+    Args:
+        index: of the member.
+        member: of an allowed dtype.
+        found: what is wrong is added here, at the end.
+    """
     layout = ArrayLayout(member.dtype, member.shape, "C", 0, member.nbytes)
+    if not FINITE.apply_to(layout):
+        yield from member.blocks()
+        return
     tally = ArrayTally(index, layout, FINITE)
     start = 0
     for block in member.blocks():
-        for at in range(0, len(block), BLOCK):
-            tally.add(np.frombuffer(block, np.uint8)[at : at + BLOCK], start + at)
+        with np.errstate(all="ignore"):
+            for at in range(0, len(block), BLOCK):
+                tally.add(np.frombuffer(block, np.uint8)[at : at + BLOCK], start + at)
         start += len(block)
-    yield from tally.findings()
+        yield block
+    found += [replace(one, offset=None) for one in tally.findings()]
