@@ -1,0 +1,1 @@
+"""One leaf at the service: upload updates, hear of aggregates, download them, report metrics."""
