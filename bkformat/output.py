@@ -13,8 +13,6 @@ import secrets
 import stat
 from collections.abc import Iterable, Iterator
 
-from bkformat.errors import UpdateChangedError
-
 __all__ = ["Output", "replacing", "write_all"]
 
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
@@ -61,8 +59,8 @@ def replacing(path: str | os.PathLike[str], *, fsync: bool = True) -> Iterator[O
         os.replace(temporary, target)
     except OSError as exc:
         _remove(temporary)
-        # What changed is an input, whatever its name.
-        if exc.filename in (None, temporary) and not isinstance(exc, UpdateChangedError):
+        # Without a number it is no trouble with this file, such as an input that changed.
+        if exc.filename in (None, temporary) and exc.errno is not None:
             exc.filename = os.fspath(path)
         raise
     except BaseException:

@@ -98,6 +98,11 @@ class ValidatedUpdate:
         if isinstance(source, FileSource):
             os.close(source.fd)
 
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._source is None
+
     def _open_source(self) -> BytesSource | FileSource:
         if self._source is None:
             raise ValueError("this ValidatedUpdate is closed")

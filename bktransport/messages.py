@@ -145,13 +145,13 @@ def read_download(body: bytes) -> str:
 
 
 def read_error(body: bytes) -> str:
-    """What the service says of a refusal, fit for a message; "" where it says nothing readable."""
+    """What the service says of a refusal, as it came; "" where it says nothing readable."""
     try:
         said = _object(body, "")
     except InvalidMessageError:
         return ""
     text = said.get("error", said.get("message", ""))
-    return quoted(text) if isinstance(text, str) and text else ""
+    return text if isinstance(text, str) else ""
 
 
 def read_event(body: bytes) -> Event:

@@ -1,0 +1,54 @@
+"""Uploads with a journal: noted before the first byte leaves, and again when they end."""
+
+from __future__ import annotations
+
+import logging
+
+from bkformat import UpdateChangedError, ValidatedUpdate
+from bktransport.attempt import Deadline
+from bktransport.errors import NoResponseError, OutcomeUnknownError, ResponseError, StateError
+from bktransport.journal import Journal
+from bktransport.upload import Progress, Uploader
+
+__all__ = ["send"]
+
+_LOG = logging.getLogger("bktransport")
+
+
+def send(
+    journal: Journal,
+    uploader: Uploader,
+    update: ValidatedUpdate,
+    deadline: Deadline,
+    *,
+    metadata: str | None = None,
+    progress: Progress | None = None,
+) -> str:
+    """Upload an update that has passed the gate; arguments, result and errors of `Uploader.upload`.
+
+    Raises:
+        StateError: the journal can't be written; nothing was sent.
+    """
+    for earlier in journal.unresolved(update.sha256):
+        _LOG.warning(
+            "an earlier upload of %s... on %s has no known outcome; sending it again may store it "
+            "twice", update.sha256[:12], earlier.began.isoformat(timespec="seconds"),
+        )  # fmt: skip
+    entry = journal.begin(update.sha256, update.nbytes, update.num_samples)
+    try:
+        file_id = uploader.upload(update, deadline, metadata=metadata, progress=progress)
+    except (ResponseError, NoResponseError, UpdateChangedError) as exc:
+        journal.finish(entry, "refused", detail=str(exc))
+        raise
+    except OutcomeUnknownError as exc:
+        journal.finish(entry, "unknown", detail=str(exc))
+        raise
+    except BaseException as exc:
+        journal.finish(entry, "unknown", detail=f"ended by {type(exc).__name__}")
+        raise
+    try:
+        journal.finish(entry, "stored", file_id=file_id)
+    except StateError as exc:
+        # It is stored: saying anything else would have it sent twice.
+        _LOG.warning("update %s is stored, but the journal can't say so: %s", file_id, exc)
+    return file_id
