@@ -175,6 +175,7 @@ class Client:
         self._closed = True
         if self._consumer is not None:
             self._consumer.close()
+        self.queue.close()
         self._inbox.close()
         self._journal.close()
         self._folder.close()
@@ -448,7 +449,7 @@ class Client:
         """Runs in the consumer's thread: the message is safe when this returns."""
         event = self._inbox.commit(body, redelivered=redelivered)
         if isinstance(event, AggregationReady):
-            self.queue.offer(event.aggregation_id)
+            self.queue.arrived()
         elif event is not None:
             with self._run_changed:
                 self._run_status = event.run_status

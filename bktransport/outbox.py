@@ -53,8 +53,14 @@ def send(
     return file_id
 
 
-def _finish(journal: Journal, entry: int, state: Ending, *, file_id: str | None = None,
-    detail: str | None = None) -> None:
+def _finish(
+    journal: Journal,
+    entry: int,
+    state: Ending,
+    *,
+    file_id: str | None = None,
+    detail: str | None = None,
+) -> None:
     """How an upload ended matters more than a journal that can't say so: it says "sending"."""
     try:
         journal.finish(entry, state, file_id=file_id, detail=detail)
