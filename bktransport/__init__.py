@@ -1,8 +1,8 @@
 """Send validated updates to BranchKey and receive aggregates (needs `bkformat[transport]`).
 
 `Client` is one leaf at the service; `bktransport.sandbox.Sandbox` is a double of the service for
-rehearsals and test suites (needs `bkformat[sandbox]`). Every upload passes through bkformat: the type
-of the argument makes it so. Names are imported when they are first used.
+rehearsals and test suites (needs `bkformat[sandbox]`). Every upload passes through bkformat: the
+type of the argument makes it so. Names are imported when they are first used.
 """
 
 from __future__ import annotations
