@@ -225,7 +225,7 @@ def test_no_redirect_is_followed(proof: ValidatedUpdate, status: int) -> None:
 
 @pytest.mark.parametrize("status", [301, 307])
 def test_the_body_of_a_redirect_is_not_taken_in(proof: ValidatedUpdate, status: int) -> None:
-    """requests reads it whole, and decodes it, redirects allowed or not."""
+    """Requests reads it whole, and decodes it, redirects allowed or not."""
     head = f"HTTP/1.1 {status} X\r\nLocation: /x\r\n".encode()
     with HostileServer(raw(head + b"Content-Length: 99999999\r\n\r\n ")) as server:
         with pytest.raises(ResponseError, match=f"HTTP {status}, a redirect"):
