@@ -313,7 +313,7 @@ def test_a_certificate_for_another_host(authority: trustme.CA) -> None:
         _get(server.url, verify=ca)
 
 
-@pytest.mark.filterwarnings("default:Unverified HTTPS request")
+@pytest.mark.filterwarnings("ignore:Unverified HTTPS request")
 def test_verification_can_be_given_up(private: HostileServer) -> None:
     assert _get(private.url, verify=False).body == b"good"
 
