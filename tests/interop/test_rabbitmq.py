@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import ssl
+import subprocess
+import sys
 import threading
 import time
 import uuid
@@ -289,6 +292,26 @@ def test_the_consumer_timeout_closes_a_channel(rabbit_installed: str, tree: str)
         assert connection.is_open
         connection.close()
         assert broker.depth(tree, "leaf") == (1, 0)
+
+
+@pytest.mark.skipif(shutil.which("setpriv") is None, reason="NOT PROVEN: no setpriv, of Linux")
+def test_a_node_does_not_outlive_the_tests(rabbit_installed: str) -> None:
+    code = (
+        "import sys, time; sys.path.insert(0, sys.argv[1]); from rabbitmq import RabbitNode\n"
+        "node = RabbitNode(); print(node.folder, node.pid, node._epmd.pid, flush=True)\n"
+        "time.sleep(600)"
+    )
+    command = [sys.executable, "-c", code, str(Path(__file__).parent)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as tests:
+        assert tests.stdout is not None
+        folder, *pids = tests.stdout.readline().split()
+        assert all(Path("/proc", pid).exists() for pid in pids)
+        tests.kill()
+    deadline = time.monotonic() + 60
+    while any(Path("/proc", pid).exists() for pid in pids):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    shutil.rmtree(folder)
 
 
 def _hides_the_password(error: BaseException, caplog: pytest.LogCaptureFixture) -> None:
