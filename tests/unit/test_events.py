@@ -11,6 +11,7 @@ import ssl
 import threading
 import traceback
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 
 import pika
 import pytest
@@ -19,6 +20,7 @@ from pika import spec
 from pika.frame import Method
 from pydantic import SecretStr
 
+from bktransport.amqp import Session
 from bktransport.errors import BrokerError, StateError
 from bktransport.events import BrokerAddress, Consumer
 from bktransport.sandbox.broker import EmbeddedBroker
@@ -306,11 +308,24 @@ def _captured() -> Iterator[list[logging.LogRecord]]:
 
 
 def test_a_broker_that_says_the_password_back_is_redacted() -> None:
-    from bktransport.amqp import Session
-
     address = BrokerAddress("127.0.0.1", 1, "tree", "leaf", SecretStr(CANARY), "leaf")
     session = Session(address, lambda *_: None, lambda: None)
     assert session._shown(f"no {CANARY}!") == "'no ***!'"
+    session.stop()
+    session.run()
+
+
+@pytest.mark.parametrize("why", ["closed", "stopped", "open"])
+def test_nothing_is_kept_on_a_closed_channel_or_after_stop(why: str) -> None:
+    calls: list[object] = []
+    address = BrokerAddress("127.0.0.1", 1, "tree", "leaf", SecretStr(CANARY), "leaf")
+    session = Session(address, lambda *message: calls.append(message), lambda: None)
+    if why == "stopped":
+        session.stop()
+    channel = SimpleNamespace(is_open=why != "closed", basic_ack=calls.append)
+    method = SimpleNamespace(redelivered=True, delivery_tag=7)
+    session._received(channel, method, None, b"x")
+    assert calls == ([(b"x", True), 7] if why == "open" else [])
     session.stop()
     session.run()
 
