@@ -137,6 +137,21 @@ def test_what_can_t_be_kept_is_held_and_told_and_kept_later(
     assert receiving.consumer.error is None
 
 
+def test_a_refusal_is_not_hammered_at_and_close_does_not_wait_for_the_next_try(
+    broker: EmbeddedBroker,
+) -> None:
+    address = BrokerAddress("127.0.0.1", broker.port, "tree", "leaf", SecretStr("wrong"), "leaf")
+    with _captured() as records:
+        consumer = Consumer(address, lambda *_: None, longest_pause=10_000)
+        consumer.start()
+        with pytest.raises(BrokerError):
+            consumer.wait_connected(WAIT)
+        threading.Event().wait(1.0)  # other losses are tried again within 0.2 s
+        consumer.close(timeout=WAIT)
+    assert not consumer._thread.is_alive()
+    assert len([r for r in records if r.getMessage() == "refused a login"]) == 1
+
+
 def test_a_queue_that_goes_away_is_told_and_found_again(
     broker: EmbeddedBroker, receiver: Callable[..., Receiver]
 ) -> None:
