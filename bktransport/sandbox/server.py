@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from bktransport.messages import RunStatus
+from bktransport.messages import RunStatus, Topology
 from bktransport.sandbox import credential_files
 from bktransport.sandbox.accounts import Accounts
 from bktransport.sandbox.announcer import Announcer, Broker
@@ -130,6 +130,11 @@ class Sandbox:
     def credentials(self) -> list[dict[str, Any]]:
         """What each leaf is given: its credentials as the service hands them out, and `host`."""
         return self._accounts.credentials(self.url, self.broker.host, self.broker.port)
+
+    @property
+    def topology(self) -> Topology:
+        """The tree and the branch, as authentication tells them."""
+        return self._accounts.topology
 
     def state(self) -> dict[str, Any]:
         """Uploads, rounds, metrics and the run, as `GET /sandbox/state` has them; no secrets."""

@@ -60,6 +60,7 @@ def single() -> Iterator[Sandbox]:
 
 def test_the_whole_loop(sandbox: Sandbox) -> None:
     said = get(sandbox, "/v1/leaf/authenticate", auth=auth(sandbox)).json()["data"]
+    assert said == sandbox.topology._asdict()
     assert sorted(said) == ["branch_id", "tree_id"]
     data = [an_update(1, 1), an_update(4, 2)]
     file_ids = []
@@ -363,7 +364,7 @@ def test_a_full_disk(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     """507, and no path of the sandbox's own in the answer."""
     folder = Path(vars(vars(sandbox)["_service"])["_folder"])
     monkeypatch.setattr(vars(sandbox)["_service"], "new_file", lambda: folder / "no" / "such")
-    assert error(upload(sandbox), 507) == "could not be stored: No such file or directory"
+    assert error(upload(sandbox), 507) == "the sandbox's disk: No such file or directory"
 
 
 def test_an_error_of_our_own_is_not_shown(
