@@ -10,7 +10,6 @@ import stat
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -435,9 +434,7 @@ def test_closing_ends_everything(tmp_path: Path) -> None:
     with requests.Session() as session:
         idle = session.get(sandbox.url + "/sandbox/state", timeout=TIMEOUT)
         assert idle.status_code == 200
-        started = time.monotonic()
         sandbox.close()
-        assert time.monotonic() - started < 10  # no test of speed: it would be 30 s
     sandbox.close()
     assert set(threading.enumerate()) == before
     assert list(tmp_path.iterdir()) == []
