@@ -77,17 +77,24 @@ def test_the_other_process_is_named_and_its_death_frees_the_folder(tmp_path: Pat
 
 def test_a_forked_process_does_not_keep_the_lock(tmp_path: Path) -> None:
     folder = StateFolder(tmp_path / "s")
-    read, write = multiprocessing.Pipe(duplex=False)
-    child = multiprocessing.get_context("fork").Process(target=read.recv)
+    here, there = multiprocessing.Pipe()
+
+    def wait() -> None:
+        there.send("running")
+        there.recv()
+
+    child = multiprocessing.get_context("fork").Process(target=wait)
     child.start()
+    assert here.recv() == "running"
     with pytest.raises(StateError):  # the child's end does not free it
         StateFolder(tmp_path / "s")
     folder.close()
     StateFolder(tmp_path / "s").close()
-    write.send(None)
+    here.send(None)
     child.join()
-    read.close()
-    write.close()
+    child.close()
+    here.close()
+    there.close()
 
 
 def test_a_symbolic_link_is_refused(tmp_path: Path) -> None:
