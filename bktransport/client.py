@@ -173,6 +173,7 @@ class Client:
         if self._closed:
             return
         self._closed = True
+        self.queue.close()
         if self._consumer is not None:
             self._consumer.close()
         self._inbox.close()
@@ -195,6 +196,15 @@ class Client:
     def is_authenticated(self) -> bool:
         """Whether `authenticate` succeeded."""
         return self._topology is not None
+
+    @property
+    def topology(self) -> Topology:
+        """Where the leaf stands: tree_id and branch_id.
+
+        Raises:
+            AuthenticationError: `authenticate` was not called.
+        """
+        return self._authenticated()
 
     @property
     def schema(self) -> UpdateSchema | None:
@@ -448,7 +458,7 @@ class Client:
         """Runs in the consumer's thread: the message is safe when this returns."""
         event = self._inbox.commit(body, redelivered=redelivered)
         if isinstance(event, AggregationReady):
-            self.queue.offer(event.aggregation_id)
+            self.queue.arrived()
         elif event is not None:
             with self._run_changed:
                 self._run_status = event.run_status
