@@ -176,6 +176,7 @@ class Client:
         self.queue.close()
         if self._consumer is not None:
             self._consumer.close()
+        self.queue.close()
         self._inbox.close()
         self._journal.close()
         self._folder.close()
@@ -465,12 +466,12 @@ class Client:
                 self._run_changed.notify_all()
 
 
-def _redactor(credentials: Credentials) -> Redactor:
-    password = credentials.performance_analyser_password
-    return Redactor(
-        credentials.leaf_session_token.get_secret_value(),
-        password.get_secret_value() if password is not None else None,
-    )
+def _redactor(given: Credentials) -> Redactor:
+    user, password = given.performance_analyser_username, given.performance_analyser_password
+    logins = [(given.leaf_id, given.leaf_session_token.get_secret_value())]
+    if password is not None:
+        logins.append((user or "", password.get_secret_value()))
+    return Redactor(*logins)
 
 
 def _of_any_count(schema: UpdateSchema | None) -> UpdateSchema | None:
