@@ -173,7 +173,7 @@ cli.add_command(watch)
 
 @cli.command(cls=ServiceCommand)
 @click.argument("aggregation_id", metavar="ID")
-@click.argument("file", type=click.File("rb"), metavar="FILE")
+@click.argument("file", type=click.File("rb", lazy=True), metavar="FILE")
 @click.option("--mode", type=click.Choice(MODES), required=True, help="What was measured.")
 def metrics(service: Service, aggregation_id: str, file: IO[bytes], mode: str) -> None:
     """Report how well the aggregate ID does here.

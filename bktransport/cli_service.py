@@ -28,7 +28,7 @@ __all__ = ["Service", "ServiceCommand", "download_options"]
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _SECONDS = click.FloatRange(min=0, min_open=True)
 _LOUD = ("bktransport",)
-_LOUDER = ("bktransport", "urllib3", "pika")
+_LOUDER = ("bktransport", "pika")
 
 
 class Service:
@@ -180,7 +180,7 @@ def _options(broker: bool) -> list[click.Parameter]:
         option("--deadline", "S", "Seconds for a whole call  [default: 120; transfers 3600]",
                type=_SECONDS),
         _ServiceOption(["-v", "--verbose"], count=True,
-                       help="Log to standard error; -vv: HTTP and AMQP too. Never a secret."),
+                       help="Log to standard error; -vv: AMQP too. Never a secret."),
         _SecretOption("--token", "--session-token", "--leaf-session-token", "--password",
                       "--performance-analyser-password"),
     ]  # fmt: skip

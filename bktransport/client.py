@@ -173,7 +173,6 @@ class Client:
         if self._closed:
             return
         self._closed = True
-        self.queue.close()
         if self._consumer is not None:
             self._consumer.close()
         self.queue.close()

@@ -73,12 +73,9 @@ class _Leaf:
         path = folder / f"{self.name}.npy"
         with write_update(path, len(self.y), list(self.model)) as update:
             file_id = self.client.file_upload(update)
-            nbytes = update.nbytes
         after = self.model.loss(self.x, self.y)
-        return (
-            f"trained on {len(self.y)}, loss {before:.3f} -> {after:.3f}; "
-            f"{nbytes} bytes stored as {_short(file_id)}"
-        )
+        trained = f"trained on {len(self.y)}, loss {before:.3f} -> {after:.3f}"
+        return f"{trained}; stored as {_short(file_id)}"
 
     def download(self) -> str:
         """Wait for the aggregate, take it for the model, and report how it does here."""
