@@ -89,8 +89,11 @@ def demo(rounds: int, seed: int) -> None:
     """
     from bktransport import demo as example
 
-    for line in example.lines(rounds, seed):
-        shell.write(f"{line}\n")
+    try:
+        for line in example.lines(rounds, seed):
+            shell.write(f"{line}\n")
+    except BkTransportError as exc:  # a refusal too: there is nothing to refuse
+        raise click.ClickException(printable(str(exc))) from exc
 
 
 # --- login -----------------------------------------------------------------------------------

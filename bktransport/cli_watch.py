@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bkformat import shell
-from bkformat.escape import printable
+from bkformat.escape import as_utf8, printable
 from bktransport.cli_service import Service, ServiceCommand, download_options
 from bktransport.errors import (
     InvalidAggregateError,
@@ -55,7 +55,7 @@ def watch(
     It goes on until it is interrupted: Ctrl-C ends it with 130, SIGTERM with 143.
 
     Exit codes: 0 after --count or --idle, 1 an aggregate was refused, 2 trouble, also if --idle
-    came before --count.
+    came before --count or while the broker could not be reached.
     """
     if not service.is_verbose:  # losses are told below, once each
         logging.getLogger("bktransport").setLevel(logging.ERROR)
@@ -99,9 +99,10 @@ class _Watch:
             except queue.Empty:
                 if idle is None or time.monotonic() - last < idle:
                     continue
-                if count is None:
+                if count is None and not self._is_cut_off:
                     break
-                _complain(f"no event for {idle:g} s, after {told} of {count} aggregations")
+                seen = f"{told}" if count is None else f"{told} of {count}"
+                _complain(f"no event for {idle:g} s, after {seen} aggregations")
                 return 2
             self._tell(
                 f"aggregation {aggregation_id}", "aggregation", aggregation_id=aggregation_id
@@ -139,7 +140,7 @@ class _Watch:
             return
         self._tell(
             f"downloaded {printable(str(path))}", "downloaded",
-            aggregation_id=aggregation_id, path=str(path),
+            aggregation_id=aggregation_id, path=as_utf8(str(path)),
         )  # fmt: skip
 
     def _tell(self, text: str, event: str, **fields: str) -> None:

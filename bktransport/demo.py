@@ -22,7 +22,7 @@ import numpy as np
 
 from bkformat import load_file, write_update
 from bktransport.client import Client
-from bktransport.errors import BrokerError
+from bktransport.errors import DeadlineError
 from bktransport.sandbox import Sandbox
 
 __all__ = ["lines"]
@@ -82,7 +82,7 @@ class _Leaf:
         try:
             aggregation_id = self.client.queue.get(timeout=_PATIENCE)
         except queue.Empty:
-            raise BrokerError(f"no aggregate was told within {_PATIENCE:g} s") from None
+            raise DeadlineError(f"no aggregate was told within {_PATIENCE:g} s") from None
         path = self.client.file_download(aggregation_id)
         aggregate = load_file(path, kind="aggregate", mmap=False)
         self.model = _Model(*aggregate.parameters)
