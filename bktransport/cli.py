@@ -106,10 +106,9 @@ def login(service: Service) -> int:
     Says which leaf they are for and where it stands. Nothing is received, so that a `watch` of the
     same leaf is not disturbed.
     """
-    given = service.credentials
     with service.client() as client:
         client.authenticate()
-        place = client.topology
+        given, place = service.credentials, client.topology
     shell.write(
         [f"leaf    {printable(given.leaf_name)} ({given.leaf_id})\n",
          f"tree    {place.tree_id}\n", f"branch  {place.branch_id}\n"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import itertools
 import json
 import os
@@ -24,11 +25,13 @@ from bkformat import load_file, write_update
 from bktransport import demo
 from bktransport.cli import cli, main
 from bktransport.client import Client
-from bktransport.errors import NoResponseError
+from bktransport.errors import NoResponseError, ResponseError
 from bktransport.messages import Topology
+from bktransport.progress import TransferBar
 from bktransport.sandbox import Sandbox
 from bktransport.sandbox.broker import EmbeddedBroker
 
+from ..hostile_http import Exchange, HostileServer, reply
 from .files import FIXTURES
 
 NAN = str(FIXTURES / "invalid" / "BK401-f4-form-e.npy")
@@ -552,12 +555,14 @@ def test_watch_prints_events_as_they_come(
         assert line(process) == "run start"
         aggregation_id = aggregated(run, here, update)  # beside: no lock is in the way
         assert line(process) == f"aggregation {aggregation_id}"
+        here.sandbox.set_run("stop")
+        assert line(process) == "run stop"
         assert ended(process, signal.SIGTERM) == (143, "", "")
     with watching(*here.options) as process:
-        assert line(process) == "run start"
+        assert line(process) == "run stop"
         assert ended(process, signal.SIGINT) == (130, "", "")
     done = run("watch", *here.options, "--idle", "0.5")
-    assert done == (0, "run start\n", "")  # the aggregation is done
+    assert done == (0, "run stop\n", "")  # the aggregation is done
 
 
 def test_watch_ends_after_a_count(run: Callable[..., Run], here: Place, update: Path) -> None:
@@ -644,6 +649,15 @@ def test_trouble_with_the_broker_is_told_once_a_change(tmp_path: Path) -> None:
         assert ended(process, signal.SIGTERM) == (143, "", "")
 
 
+def test_idle_without_a_broker_is_2(run: Callable[..., Run], here: Place) -> None:
+    here.sandbox.broker.close()
+    done = run("watch", *here.options, "--idle", "0.5", "--deadline", "2")
+    assert (done.code, done.out) == (2, "run pause\n")
+    trouble, end = done.err.splitlines()
+    assert "no connection" in trouble
+    assert "no event" in end
+
+
 # --- sandbox and demo ------------------------------------------------------------------------
 
 
@@ -697,6 +711,17 @@ def test_demo_that_fails_is_2_in_a_line(
     done = run("demo")
     assert (done.code, done.out) == (2, "")
     assert len(done.err.splitlines()) == 1
+
+
+def test_demo_has_nothing_to_refuse(
+    run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise ResponseError("no", 500)
+
+    monkeypatch.setattr(Client, "file_upload", refused)
+    done = run("demo")
+    assert (done.code, done.err) == (2, "bktransport: no\n")
 
 
 def test_demo_ends_by_a_signal_without_leavings(tmp_path: Path) -> None:
@@ -806,23 +831,36 @@ def test_state_folder_that_can_not_be_used_is_2(
 # --- a terminal ------------------------------------------------------------------------------
 
 
-def on_terminal(*arguments: object) -> tuple[int, bytes, bytes]:
-    """Exit code, standard output, and what the terminal behind standard error got."""
+def start_on_terminal(*arguments: object) -> tuple[subprocess.Popen[bytes], int]:
+    """The process, and the other side of the terminal behind its standard error."""
     command = [sys.executable, "-m", "bktransport", *map(str, arguments)]
     master, slave = pty.openpty()
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=slave)
+    os.close(slave)
+    return process, master
+
+
+def until(master: int, wanted: bytes | None) -> bytes:
+    """What the terminal got; None: to the end, and close it."""
     shown = b""
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=slave) as process:
-        os.close(slave)
-        while True:
-            try:
-                piece = os.read(master, 4096)
-            except OSError:  # how a pty says that the other side is closed
-                break
-            if not piece:
-                break
-            shown += piece
-        out, _ = process.communicate()
-    os.close(master)
+    while wanted is None or wanted not in shown:
+        try:
+            piece = os.read(master, 4096)
+        except OSError:  # how a pty says that the other side is closed
+            piece = b""
+        if not piece:
+            assert wanted is None, shown
+            os.close(master)
+            break
+        shown += piece
+    return shown
+
+
+def on_terminal(*arguments: object) -> tuple[int, bytes, bytes]:
+    """Exit code, standard output, and what the terminal got."""
+    process, master = start_on_terminal(*arguments)
+    shown = until(master, None)
+    out, _ = process.communicate(timeout=PATIENCE)
     return process.returncode, out, shown
 
 
@@ -861,3 +899,59 @@ def test_bar_is_cleaned_up_on_errors(tmp_path: Path) -> None:
     bar, _, complaint = shown.rpartition(b"\x1b[?25h")
     assert b"uploading" in bar
     assert complaint.lstrip().startswith(b"bktransport: ")
+
+
+def test_a_signal_cleans_the_bar_up_and_leaves_an_unknown_outcome(
+    here: Place, tmp_path: Path
+) -> None:
+    data = {"data": {"tree_id": "tree", "branch_id": "branch"}}
+    large = an_update(tmp_path / "large.npy", 1 << 22)
+    with HostileServer(reply(200, data), read_some) as server:
+        process, master = start_on_terminal("upload", *here.options, "--host", server.url, large)
+        shown = until(master, b"uploading")
+        process.send_signal(signal.SIGTERM)
+        shown += until(master, None)
+        process.communicate(timeout=PATIENCE)
+    assert process.returncode == 143
+    assert shown.rstrip().endswith(b"\x1b[?25h")
+    with Client(here.credentials, state=here.options[3], notifications=False) as client:
+        (record,) = client.uploads()
+    assert record.state == "unknown"
+
+
+def read_some(exchange: Exchange) -> None:
+    """A megabyte, and then no more."""
+    exchange.read_body(1 << 20)
+    exchange.wait()
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_bar_begins_again_with_another_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = Terminal()
+    monkeypatch.setattr("sys.stderr", screen)
+    with TransferBar("moving") as bar:
+        bar(1 << 20, 2 << 20)
+        bar(1 << 10, 2 << 20)
+        bar(2 << 20, 2 << 20)
+    shown = screen.getvalue()
+    assert re.findall(r"\d+%", shown) == ["0%", "50%", "0%", "100%"]
+    assert shown.count("\x1b[?25l") >= 2
+    assert shown.endswith("\x1b[?25h\n")
+
+
+@pytest.mark.parametrize("total", [None, 1000])
+def test_no_bar_where_it_would_tell_nothing(
+    monkeypatch: pytest.MonkeyPatch, total: int | None
+) -> None:
+    screen = Terminal()
+    monkeypatch.setattr("sys.stderr", screen)
+    with TransferBar("moving") as bar:
+        bar(0, total)
+        bar(1000, total)
+    with TransferBar("moving", wanted=False) as bar:
+        bar(1, 1 << 30)
+    assert screen.getvalue() == ""
