@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import ssl
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -101,7 +102,8 @@ class _Server(ThreadingHTTPServer):
     owner: OddService
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        self.owner.failed = True
+        if not isinstance(sys.exc_info()[1], OSError):  # a client that hung up is none of ours
+            self.owner.failed = True
 
 
 @dataclass

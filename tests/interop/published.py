@@ -18,10 +18,12 @@ from bktransport.sandbox.broker import EmbeddedBroker
 
 from .environments import ROOT, environment
 
-__all__ = ["NUMPY", "OURS", "Outcome", "Peer", "broker_at_5672", "published"]
+__all__ = ["LATER", "NUMPY", "OURS", "Outcome", "Peer", "broker_at_5672", "published"]
 
-# As test_branchkey.py has it, so that one environment serves both.
-NUMPY = "1.26.4" if sys.version_info < (3, 13) else "2.1.3"
+# As test_branchkey.py has it, so that the same environments serve.
+NUMPY, LATER = "1.26.4", ["2.9.3", "3.0.1"]
+if sys.version_info >= (3, 13):
+    NUMPY, LATER = "2.1.3", ["3.0.1"]
 
 _PORT = 5672
 """The published client dials no other, whatever its credentials say."""
@@ -95,6 +97,11 @@ class Peer:
                 process.stdin.write(json.dumps(dict(credentials)) + "\n")
                 process.stdin.flush()
                 yield process
+            except BaseException:
+                process.kill()
+                assert process.stderr is not None
+                print(process.stderr.read())  # noqa: T201  (pytest shows it with the failure)
+                raise
             finally:
                 process.kill()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -18,6 +19,7 @@ from bkformat import write_update
 from bktransport import AuthenticationError, Client
 from bktransport.sandbox import Sandbox
 
+from .environments import ROOT, environment
 from .odd_service import OddService, until
 from .published import (
     NUMPY,
@@ -26,16 +28,10 @@ from .published import (
     Peer,
     broker_at_5672,
     ended,
-    environment,
     published,
     told,
 )
 
-# The oldest of what we support, and what they had of numpy's two generations.
-_OLDEST = [
-    f"numpy=={NUMPY}", "pika==1.4.0", "requests==2.31.0", "urllib3==2.0.7", "click==8.1.7",
-    "pydantic==2.8.2", "stamina==24.2.0", "platformdirs==4.0.0", "werkzeug==3.0.0",
-]  # fmt: skip
 _NEWER_NUMPY = "2.2.6"  # the last that Python 3.10 has
 
 # The usage that must keep working; `tell` and the waiting are the test's.
@@ -73,7 +69,13 @@ def sandbox() -> Iterator[Callable[..., Sandbox]]:
 
 
 def _oldest() -> Peer:
-    return Peer(environment(*_OLDEST), "bktransport", OURS.path)
+    """Ours, with the oldest of everything that pyproject.toml allows."""
+    text = (ROOT / "pyproject.toml").read_text("utf-8")
+    lines = [line for line in text.splitlines() if line.startswith(("    ", "transport ="))]
+    oldest = dict(re.findall(r'"([a-z0-9]+)>=([0-9.]+)', "\n".join(lines)))
+    named = ("click", "pydantic", "requests", "urllib3", "pika", "stamina", "platformdirs")
+    wanted = [f"numpy=={NUMPY}", *(f"{name}=={oldest[name]}" for name in named)]
+    return Peer(environment(*wanted), "bktransport", OURS.path)
 
 
 def _newer_numpy() -> Peer:
