@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -38,12 +39,14 @@ class _Trouble(click.ClickException):
 @click.option("--amqp-url", envvar="BKTRANSPORT_SANDBOX_AMQP_URL", metavar="URL",
               help="Use a real RabbitMQ on loopback, as its administrator. Better given in the"
                    " environment, as BKTRANSPORT_SANDBOX_AMQP_URL.")  # fmt: skip
+@click.option("--management-url", metavar="URL",
+              help="Of that RabbitMQ's HTTP API, where it is not at its usual port.")  # fmt: skip
 @click.option("--fail", multiple=True, metavar="NAME[:COUNT]",
               help="Rehearse a fault, once or COUNT times: lost-reply, busy, truncate, drop or"
                    " poison. May be repeated.")  # fmt: skip
 def sandbox(
     leaves: int, credentials: str | None, quorum: int | None, bind: str, http_port: int,
-    amqp_port: int, amqp_url: str | None, fail: tuple[str, ...],
+    amqp_port: int, amqp_url: str | None, management_url: str | None, fail: tuple[str, ...],
 ) -> int:  # fmt: skip
     """Run a backend on loopback to try the transport on.
 
@@ -69,26 +72,26 @@ def sandbox(
         try:
             running = Sandbox(
                 leaves, quorum, bind=bind, http_port=http_port, amqp_port=amqp_port,
-                amqp_url=amqp_url, fail=fail,
+                amqp_url=amqp_url, management_url=management_url, fail=fail,
             )  # fmt: skip
         except (ValueError, BkTransportError) as exc:
             raise _Trouble(printable(str(exc))) from exc
         except OSError as exc:
-            where = f"{bind}, HTTP port {http_port}, AMQP port {amqp_port}"
-            raise _Trouble(f"can't listen on {printable(where)}: {_reason(exc)}") from exc
+            raise _Trouble(f"can't start: {_reason(exc)}") from exc
         with running:
             if credentials is not None:
                 try:
                     running.write_credentials(credentials)
                 except OSError as exc:
-                    raise _Trouble(f"{printable(credentials)}: {_reason(exc)}") from exc
+                    raise _Trouble(f"can't write credentials: {_reason(exc)}") from exc
             click.echo(json.dumps({"http": running.url, "amqp": running.amqp}))
             ended.wait()
     return 0
 
 
 def _reason(error: OSError) -> str:
-    return printable(error.strerror or str(error))
+    name = f"{os.fsdecode(error.filename)}: " if error.filename else ""
+    return printable(name + (error.strerror or type(error).__name__))
 
 
 @contextlib.contextmanager

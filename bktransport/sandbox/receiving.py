@@ -20,7 +20,7 @@ __all__ = ["received_file"]
 _FORM_NBYTES = 1 << 16
 """What the form may take beside the file."""
 
-_BUFFER = 1 << 18
+_BUFFER = 1 << 16
 _MOST_PARTS = 8
 
 
