@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import ssl
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ import requests
 import trustme
 
 import bkformat
-from bkformat import write_update
+from bkformat import build_update, write_update
 from bktransport import AuthenticationError, Client
 from bktransport.sandbox import Sandbox
 
@@ -95,16 +96,20 @@ def test_the_usage_runs_with_only_the_import_changed(
     """Both make up one branch, and end with the same."""
     peers = _PAIRS[pair]()
     folders = [tmp_path / "theirs", tmp_path / "ours"]
-    for folder, fill in zip(folders, (1.0, 4.0), strict=True):
+    for number, folder in enumerate(folders, start=1):
         (folder / "file").mkdir(parents=True)
-        write_update(folder / "file" / "path.npy", 100, [np.full((2, 3), fill, "float32")]).close()
-    with sandbox(leaves=2) as branch, ExitStack() as stack:
+        arrays = [np.full((4, 5), number, "float32"), np.full(3, -number, "float64")]
+        write_update(folder / "file" / "path.npy", number, arrays).close()
+    with sandbox(leaves=2, quorum=2) as branch, ExitStack() as stack:
+        files = branch.write_credentials(tmp_path / "credentials")
         processes = [
-            stack.enter_context(peer.started(_USAGE, folder, credentials, branch.url))
-            for peer, folder, credentials in zip(peers, folders, branch.credentials, strict=True)
+            stack.enter_context(peer.started(_USAGE, folder, credentials, credentials["host"]))
+            for peer, folder, credentials in zip(
+                peers, folders, (json.loads(file.read_bytes()) for file in files), strict=True
+            )
         ]
         for done, status in enumerate(("start", "stop", "pause"), start=2):
-            until(lambda done=done: all(len(told(f)) >= done for f in folders), status)  # type: ignore[misc]
+            until(lambda done=done: all(len(told(f)) >= done for f in folders), status)
             answer = requests.post(f"{branch.url}/sandbox/run", data=status, timeout=30)
             assert answer.json() == {"data": {"run_status": status}}
         outcomes = [ended(*pair) for pair in zip(processes, folders, strict=True)]
@@ -128,9 +133,10 @@ def _check_both(outcomes: list[Outcome], folders: list[Path], branch: Sandbox) -
     (name,) = {f"{outcome.told[-1][0]}.npy" for outcome in outcomes}
     theirs, ours = (folder / "aggregated_output" / name for folder in folders)
     assert theirs.read_bytes() == ours.read_bytes()
-    mean = bkformat.load_file(ours, kind="aggregate", mmap=False)
-    assert mean.num_samples == 200
-    assert np.array_equal(mean.parameters[0], np.full((2, 3), 2.5, "float32"))
+    # (1 * 1 + 2 * 2) / 3, rounded once
+    mean = [np.full((4, 5), 5 / 3, "float32"), np.full(3, -5 / 3, "float64")]
+    assert ours.read_bytes() == build_update(3, mean)
+    assert state["rounds"][0]["status"] == "done"
     metrics = [
         (entry["leaf_id"], entry["mode"], entry["data"], entry["aggregation_id"])
         for entry in state["metrics"]
@@ -277,3 +283,17 @@ def test_what_was_false_is_a_typed_error(tmp_path: Path) -> None:
                 client.authenticate()
             assert caught.value.status_code == 401
             assert not client.is_authenticated
+
+
+def test_what_the_sandbox_refuses_is_told(tmp_path: Path) -> None:
+    """The published client lets NaN pass; the sandbox's answer is the text of its exception."""
+    data = bytearray(build_update(1, [np.ones(8, "float32")]))
+    at = data.index(np.ones(8, "float32").tobytes())
+    data[at : at + 4] = np.float32("nan").tobytes()
+    (tmp_path / "update.npy").write_bytes(data)
+    script = "c = Client(credentials, host)\nc.authenticate()\nc.file_upload('update.npy')\n"
+    with broker_at_5672() as broker, Sandbox(leaves=1, bind=broker.host, broker=broker) as branch:
+        outcome = published().run(script, tmp_path, branch.credentials[0], branch.url)
+        assert outcome.code == 1
+        assert "invalid update: BK401" in outcome.stderr
+        assert branch.state()["uploads"] == []
