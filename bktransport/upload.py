@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 from bkformat import UpdateSchema, ValidatedUpdate
 from bktransport.api import Connector, Login, Progress, Reply, refusal
@@ -98,11 +99,20 @@ class UploadBody:
 
     def _pieces(self) -> Iterator[bytes | memoryview]:
         yield self._head
-        for block in self._update.blocks():
+        for block in _ahead(self._update.blocks()):
             view = memoryview(block)
             for start in range(0, len(view), _PIECE_NBYTES):
                 yield view[start : start + _PIECE_NBYTES]
         yield self._tail
+
+
+def _ahead(blocks: Iterator[bytes]) -> Iterator[bytes]:
+    """The blocks, each read and hashed while the one before it is being sent."""
+    with ThreadPoolExecutor(1, "bktransport-upload") as worker:
+        coming = worker.submit(next, blocks, None)
+        while (block := coming.result()) is not None:
+            coming = worker.submit(next, blocks, None)
+            yield block
 
 
 def _wrapping(boundary: str, fields: dict[str, str]) -> tuple[bytes, bytes]:

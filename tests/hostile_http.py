@@ -73,6 +73,8 @@ class Exchange:
             if not (data := self._read()):
                 return False
             self._waiting += data
+            if self._waiting.startswith(b"\x16\x03"):
+                return False  # the client speaks TLS
         head, _, rest = bytes(self._waiting).partition(b"\r\n\r\n")
         self._waiting = bytearray(rest)
         first, *lines = head.decode("latin-1").split("\r\n")

@@ -144,7 +144,7 @@ def test_infinite_times(server: HostileServer) -> None:
     [
         ("7", 7.0), (" 0 ", 0.0), ("0007", 7.0), ("9" * 400, float("inf")),
         ("-5", None), ("7.5", None), ("soon", None), ("", None), ("\u0663", None), ("+7", None),
-        ("Fri, 31 Dec 1999 23:59:59 GMT", 0.0), ("Fri, 31 Dec 1999 23:59:59 +9999", 0.0),
+        ("Fri, 31 Dec 1999 23:59:59 GMT", 0.0), ("Fri, 31 Dec 1999 23:59:59 +9999", None),
         ("Fri, 31 Dec 99999999999999999999 23:59:59 GMT", None), ("Fri, 31 Foo", None),
         ("Mon, 01 Jan 0001 00:00:00 +2359", 0.0), ("1e9", None), ("\xb2", None),
     ],
@@ -305,12 +305,15 @@ def test_an_unknown_certificate_is_one_clear_line(private: HostileServer) -> Non
 def test_a_certificate_for_another_host(authority: trustme.CA) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("other.example").configure_cert(context)
-    with HostileServer(_GOOD, ssl_context=context) as server, authority.cert_pem.tempfile() as ca:
-        with pytest.raises(LastingError, match="the certificate is not trusted"):
-            _get(server.url, verify=ca)
+    with (
+        HostileServer(_GOOD, ssl_context=context) as server,
+        authority.cert_pem.tempfile() as ca,
+        pytest.raises(LastingError, match="the certificate is not trusted"),
+    ):
+        _get(server.url, verify=ca)
 
 
-@pytest.mark.filterwarnings("default:Unverified HTTPS request")
+@pytest.mark.filterwarnings("ignore:Unverified HTTPS request")
 def test_verification_can_be_given_up(private: HostileServer) -> None:
     assert _get(private.url, verify=False).body == b"good"
 

@@ -352,7 +352,7 @@ def outside(monkeypatch: pytest.MonkeyPatch) -> Iterator[HostileServer]:
 
 @pytest.mark.parametrize(
     "host",
-    ["127.0.0.1", "127.9.9.9", "localhost", "inside.example", "0.0.0.0", "0", "2130706433",
+    ["127.0.0.1", "127.9.9.9", "localhost", "inside.example", "0.0.0.0", "0", "2130706433",  # noqa: S104
      "0x7f000001", "0177.0.0.1", "127.1", "[::1]", "[::ffff:127.0.0.1]", "[::]", "10.1.2.3",
      "192.168.0.1", "172.16.0.1", "100.64.0.1", "169.254.169.254", "[fe80::1]", "[fd00::1]",
      "[64:ff9b::7f00:1]", "[2002:7f00:1::]", "255.255.255.255", "224.0.0.1", "a.localhost"],
@@ -561,11 +561,13 @@ def test_certificates_are_checked_at_the_host_of_files_too(target: Path) -> None
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(context)
-    with HostileServer(reply(200, AGGREGATE), ssl_context=context) as files:
-        with HostileServer(located(files.url + _FILE)) as server:
-            error = _refused(server, target, NoResponseError)
-            assert "certificate is not trusted" in str(error)
-            assert len(server.settle()) == 1
-            with authority.cert_pem.tempfile() as ca:
-                _download(server, target, verify=ca)
+    with (
+        HostileServer(reply(200, AGGREGATE), ssl_context=context) as files,
+        HostileServer(located(files.url + _FILE)) as server,
+    ):
+        error = _refused(server, target, NoResponseError)
+        assert "certificate is not trusted" in str(error)
+        assert len(server.settle()) == 1
+        with authority.cert_pem.tempfile() as ca:
+            _download(server, target, verify=ca)
     assert target.read_bytes() == AGGREGATE
