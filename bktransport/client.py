@@ -198,6 +198,15 @@ class Client:
         return self._topology is not None
 
     @property
+    def topology(self) -> Topology:
+        """Where the leaf stands: tree_id and branch_id.
+
+        Raises:
+            AuthenticationError: `authenticate` was not called.
+        """
+        return self._authenticated()
+
+    @property
     def schema(self) -> UpdateSchema | None:
         """What every update must fit."""
         return self._schema

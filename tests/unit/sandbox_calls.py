@@ -88,12 +88,8 @@ def ended_round(sandbox: Sandbox, number: int = 1) -> dict[str, Any]:
 def connect(sandbox: Sandbox, leaf: int = 0) -> pika.BlockingConnection:
     given = sandbox.credentials[leaf]
     user = pika.PlainCredentials(given["leaf_id"], given["leaf_session_token"])
-    tree_id = get(sandbox, "/v1/leaf/authenticate", auth=auth(sandbox, leaf)).json()["data"][
-        "tree_id"
-    ]
-    return pika.BlockingConnection(
-        pika.ConnectionParameters(given["response_host"], given["port"], tree_id, user)
-    )
+    host, port, tree_id = given["response_host"], given["port"], sandbox.topology.tree_id
+    return pika.BlockingConnection(pika.ConnectionParameters(host, port, tree_id, user))
 
 
 def messages(sandbox: Sandbox, count: int, leaf: int = 0) -> list[bytes]:
