@@ -499,8 +499,10 @@ def test_only_an_aggregate_becomes_the_aggregate(
     expected = {"404 body": ResponseError, "truncated, and it shows": NoResponseError}
     with _ours(service, tmp_path, deadline=1.0) as client:
         client.authenticate()
-        with pytest.raises(expected.get(what, InvalidAggregateError)):
+        with pytest.raises(expected.get(what, InvalidAggregateError)) as caught:
             client.file_download("agg-1")
+        if what == "404 body":
+            assert caught.value.status_code == 404
     assert not _written(tmp_path / "ours")
 
 
