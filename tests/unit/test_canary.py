@@ -103,7 +103,6 @@ _TOPOLOGY = reply(200, {"data": {"tree_id": "tree-1", "branch_id": "branch-1"}})
 
 def _echoes() -> dict[str, Behaviour]:
     """Replies that repeat what was sent, or what must not be shown, in every place."""
-
     text = f"{TOKEN} {PASSWORD} http://files{_SIGNED} {_SIGNED}"
 
     def all_of_it(request: Any) -> str:
