@@ -12,10 +12,10 @@ import errno
 import logging
 import os
 import ssl
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 from urllib.parse import urlsplit
 
 import requests
@@ -35,9 +35,12 @@ from bktransport.messages import read_error
 from bktransport.redaction import Redactor, muted_urllib3
 from bktransport.text import origin, quoted
 
-__all__ = ["Connector", "Login", "Reply", "refusal"]
+__all__ = ["Connector", "Login", "Progress", "Reply", "refusal"]
 
 _LOG = logging.getLogger("bktransport")
+
+Progress: TypeAlias = Callable[[int, int | None], None]
+"""Called with bytes done, and bytes in all or None; what it raises ends the transfer."""
 
 _MAX_REPLY_NBYTES = 1 << 20
 _PIECE_NBYTES = 1 << 18

@@ -11,12 +11,11 @@ reply got lost. Only what surely changed nothing is tried again.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeAlias
 
 from bkformat import UpdateSchema, ValidatedUpdate
-from bktransport.api import Connector, Login, Reply, refusal
+from bktransport.api import Connector, Login, Progress, Reply, refusal
 from bktransport.attempt import Deadline, LastingError, NotSentError
 from bktransport.errors import (
     DeadlineError,
@@ -27,10 +26,7 @@ from bktransport.errors import (
 from bktransport.messages import UPLOAD_PATH, read_upload, upload_fields
 from bktransport.retries import BUSY, retried
 
-__all__ = ["Progress", "UploadBody", "Uploader", "check_gate"]
-
-Progress: TypeAlias = Callable[[int, int | None], None]
-"""Called with bytes done, and bytes in all or None; what it raises ends the transfer."""
+__all__ = ["UploadBody", "Uploader", "check_gate"]
 
 _PIECE_NBYTES = 1 << 17
 """A piece must be sent within one timeout, on a slow line too."""

@@ -52,8 +52,7 @@ class _Consumer:
         self.unacknowledged = 0
 
     def wants(self) -> bool:
-        if self.channel.outlet.full:
-            self.channel.held_back = True
+        if not self.channel.outlet.has_room():
             return False
         if self.no_ack:
             return True
@@ -74,7 +73,6 @@ class Channel:
     Attributes:
         closing: Channel.Close was sent; until the answer all else is ignored.
         consumed: unacknowledged deliveries of consumers.
-        held_back: a delivery waits for room in the outlet.
     """
 
     def __init__(self, number: int, leaf: Leaf, outlet: Outlet, clock: Callable[[], float]) -> None:
@@ -82,9 +80,9 @@ class Channel:
         self.outlet = outlet
         self.closing = False
         self.consumed = 0
-        self.held_back = False
         self.prefetch_all = 0
         self._leaf = leaf
+        self._declared = ""  # the queue declared last
         self._clock = clock
         self._prefetch = 0  # of consumers to come
         self._consumers: dict[str, _Consumer] = {}
@@ -100,7 +98,10 @@ class Channel:
         """
         handler = _HANDLERS.get(method.INDEX)
         if handler is None:
-            raise Fault(spec.NOT_IMPLEMENTED, f"{method.NAME} is not implemented")
+            code = spec.NOT_IMPLEMENTED
+            if method.INDEX >> 16 == spec.Connection.INDEX:  # these belong on channel 0
+                code = spec.COMMAND_INVALID
+            raise Fault(code, f"unimplemented method {method.NAME}")
         handler(self, method)
 
     def detach(self) -> None:
@@ -117,12 +118,10 @@ class Channel:
         self._unacknowledged.clear()
         return queues
 
-    def resume(self) -> None:
-        """There is room again: delivers what was held back."""
-        if self.held_back:
-            self.held_back = False
-            for queue in {consumer.queue for consumer in self._consumers.values()}:
-                queue.pump()
+    def pump(self) -> None:
+        """There may be room again: delivers what can be."""
+        for queue in {consumer.queue for consumer in self._consumers.values()}:
+            queue.pump()
 
     def oldest(self) -> float | None:
         """When the delivery was made that waits longest for its acknowledgement."""
@@ -153,17 +152,21 @@ class Channel:
         self.outlet.method(self.number, method)
 
     def _own_queue(self, name: Any) -> LeafQueue:
-        """The queue that may be read; an empty name is no name, since nothing can be declared."""
+        """The queue that may be read; no name means the one declared last."""
         directory, tree_id, leaf_id = self._leaf
+        name = name or self._declared
+        if not name:
+            raise Fault(spec.NOT_FOUND, "no previously declared queue")
         if name != leaf_id:
-            raise Fault(
-                spec.ACCESS_REFUSED,
-                f"read access to queue {name!a:.82} in vhost {tree_id!a:.82} refused "
-                f"for user {leaf_id!a:.82}",
-            )
+            raise self._denied("queue", name)
         if not directory.has_queue(tree_id, leaf_id):
             raise _no_queue(name, tree_id)
         return directory.queue(tree_id, leaf_id)
+
+    def _denied(self, kind: str, name: Any) -> Fault:
+        _, tree_id, leaf_id = self._leaf
+        where = f"{kind} {name!a:.82} in vhost {tree_id!a:.82}"
+        return Fault(spec.ACCESS_REFUSED, f"access to {where} refused for user {leaf_id!a:.82}")
 
     def _open(self, _method: Any) -> None:
         raise Fault(spec.CHANNEL_ERROR, "second 'channel.open' seen")
@@ -181,26 +184,30 @@ class Channel:
         else:
             self._prefetch = method.prefetch_count
         self._send(spec.Basic.QosOk())
-        for queue in {consumer.queue for consumer in self._consumers.values()}:
-            queue.pump()
+        self.pump()
 
     def _declare(self, method: Any) -> None:
-        directory, tree_id, leaf_id = self._leaf
-        name = method.queue
+        directory, tree_id, _ = self._leaf
+        name = method.queue or self._declared
         if not method.passive:
-            raise Fault(
-                spec.ACCESS_REFUSED,
-                f"configure access to queue {name!a:.82} in vhost {tree_id!a:.82} refused "
-                f"for user {leaf_id!a:.82}",
-            )
-        if not directory.has_queue(tree_id, name):
+            raise self._denied("queue", name)
+        if name and not directory.has_queue(tree_id, name):
             raise _no_queue(name, tree_id)
-        queue = self._own_queue(name)
+        queue = self._own_queue(name)  # RabbitMQ would let it look at others
+        self._declared = queue.name
         if not method.nowait:
-            self._send(spec.Queue.DeclareOk(name, queue.ready, queue.consumers))
+            self._send(spec.Queue.DeclareOk(queue.name, queue.ready, queue.consumers))
 
     def _refused(self, method: Any) -> None:
-        raise Fault(spec.ACCESS_REFUSED, f"{method.NAME}: a leaf may only read its queue")
+        queue = getattr(method, "queue", None)
+        if queue is not None:
+            raise self._denied("queue", queue)
+        raise self._denied("exchange", getattr(method, "exchange", None) or "amq.default")
+
+    def _confirm(self, method: Any) -> None:
+        """There will be nothing to confirm, but clients may ask before they are refused."""
+        if not method.nowait:
+            self._send(spec.Confirm.SelectOk())
 
     def _consume(self, method: Any) -> None:
         queue = self._own_queue(method.queue)
@@ -310,6 +317,7 @@ _HANDLERS: dict[int, Callable[[Channel, Any], None]] = {
     spec.Basic.Recover.INDEX: Channel._recover,
     spec.Basic.RecoverAsync.INDEX: Channel._recover,
     spec.Basic.Publish.INDEX: Channel._refused,
+    spec.Confirm.Select.INDEX: Channel._confirm,
     spec.Queue.Declare.INDEX: Channel._declare,
     spec.Queue.Bind.INDEX: Channel._refused,
     spec.Queue.Unbind.INDEX: Channel._refused,

@@ -36,6 +36,11 @@ INITIAL_FRAME_MAX = 8192  # bytes, until the client has proved who it is (Rabbit
 HIGH_WATER = 1 << 20  # bytes waiting to be sent: from here on nothing is read or delivered
 
 _START = struct.Struct(">BHI")
+_CONTENT = struct.Struct(">HxxQ")
+_PROPERTIES = b"".join(
+    spec.BasicProperties(content_type="application/json", delivery_mode=2).encode()
+)
+_END = bytes([spec.FRAME_END])
 _AROUND = _START.size + 1  # octets of a frame besides its payload
 _TYPES = {spec.FRAME_METHOD, spec.FRAME_HEADER, spec.FRAME_BODY, spec.FRAME_HEARTBEAT}
 _CHANNEL_CODES = {
@@ -133,7 +138,7 @@ def decode_method(payload: bytes) -> Any:
         return spec.methods[index]().decode(payload, 4)
     except _UNDECODABLE:
         # Not chained: the cause may quote the bytes, and with them a password.
-        raise Fault(spec.SYNTAX_ERROR, "fields that can't be read") from None
+        raise Fault(spec.FRAME_ERROR, "cannot decode the fields of a method") from None
 
 
 def _start_ok(payload: bytes) -> Any:
@@ -147,22 +152,30 @@ def _start_ok(payload: bytes) -> Any:
     return spec.Connection.StartOk(properties, mechanism, response, locale)
 
 
+def _frame(kind: int, channel: int, payload: bytes) -> bytes:
+    return _START.pack(kind, channel, len(payload)) + payload + _END
+
+
 class Outlet:
     """What waits to be sent to one client.
 
     Attributes:
         out: the bytes; whoever sends them deletes them.
         frame_max: bytes a frame may have, its ends included.
+        refused: something waits for room; whoever makes it sees to that.
     """
 
     def __init__(self) -> None:
         self.out = bytearray()
         self.frame_max = INITIAL_FRAME_MAX
+        self.refused = False
 
-    @property
-    def full(self) -> bool:
-        """Nothing more should be begun until some of it has been sent."""
-        return len(self.out) >= HIGH_WATER
+    def has_room(self) -> bool:
+        """Whether more may be begun; whoever is refused is to be asked again by `refused`."""
+        if len(self.out) < HIGH_WATER:
+            return True
+        self.refused = True
+        return False
 
     def method(self, channel: int, method: Any) -> None:
         """Appends a method frame."""
@@ -171,11 +184,11 @@ class Outlet:
     def content(self, channel: int, method: Any, body: bytes) -> None:
         """Appends a method with its header and its body in as many frames as it takes."""
         self.method(channel, method)
-        properties = spec.BasicProperties(delivery_mode=2)
-        self.out += frame.Header(channel, len(body), properties).marshal()
+        header = _CONTENT.pack(spec.Basic.INDEX, len(body)) + _PROPERTIES
+        self.out += _frame(spec.FRAME_HEADER, channel, header)
         step = self.frame_max - _AROUND
         for at in range(0, len(body), step):
-            self.out += frame.Body(channel, body[at : at + step]).marshal()
+            self.out += _frame(spec.FRAME_BODY, channel, body[at : at + step])
 
     def heartbeat(self) -> None:
         """Appends a heartbeat."""

@@ -43,6 +43,7 @@ _CAPABILITIES = {
     "basic.nack": True,
     "consumer_cancel_notify": True,
     "per_consumer_qos": True,
+    "publisher_confirms": True,
 }
 _LOGIN_REFUSED = (
     "Login was refused using authentication mechanism PLAIN. "
@@ -86,15 +87,20 @@ class Session:
     def receive(self, data: bytes) -> None:
         """Takes bytes from the client."""
         self._buffer += data
-        self.advance()
+        self._advance()
 
-    def advance(self) -> None:
-        """Handles what has arrived, as long as there is room for the answers."""
+    def resume(self) -> None:
+        """There is room in the outlet again: goes on with what waited for it."""
+        self.outlet.refused = False
         for channel in self._channels.values():
-            channel.resume()
+            channel.pump()
+        self._advance()
+
+    def _advance(self) -> None:
+        """Handles what has arrived, as long as there is room for the answers."""
         if self.stage is Stage.HEADER:
             self._read_header()
-        while not self.outlet.full and self.stage not in (Stage.HEADER, Stage.ENDED):
+        while self.stage not in (Stage.HEADER, Stage.ENDED) and self.outlet.has_room():
             try:
                 frame = cut_frame(self._buffer, self.outlet.frame_max)
             except Fault as fault:
@@ -128,7 +134,8 @@ class Session:
             if since is not None and self._clock() - since > seconds:
                 text = (
                     f"delivery acknowledgement on channel {channel.number} timed out. "
-                    f"Timeout value used: {seconds * 1000:.0f} ms"
+                    f"Timeout value used: {seconds * 1000:.0f} ms. "
+                    "This timeout value can be configured, see consumers doc guide to learn more"
                 )
                 _LOG.info("closing a channel: %s", text)
                 self._close_channel(channel, Fault(spec.PRECONDITION_FAILED, text), 0)
@@ -150,12 +157,14 @@ class Session:
 
     def _handle(self, frame: RawFrame) -> None:
         """Answers one frame; a fault in it ends its channel, the connection, or a bad start."""
-        if frame.kind == spec.FRAME_HEARTBEAT:
+        if frame.kind == spec.FRAME_HEARTBEAT and frame.channel == 0:
             return
         if self.stage is Stage.CLOSE_OK:
             self._await_close_ok(frame)
             return
         try:
+            if frame.kind == spec.FRAME_HEARTBEAT:
+                raise Fault(spec.UNEXPECTED_FRAME, "heartbeat on a channel")
             if frame.channel == 0:
                 self._connection_frame(frame)
             elif self.stage is Stage.RUNNING:
@@ -189,7 +198,7 @@ class Session:
             self._end()
             return
         if index != _AWAITED.get(self.stage):
-            raise Fault(spec.COMMAND_INVALID, f"method {index >> 16}.{index & 0xFFFF} out of order")
+            raise Fault(spec.CHANNEL_ERROR, f"unexpected method in state {self.stage.name.lower()}")
         method = decode_method(frame.payload)
         if self.stage is Stage.START_OK:
             self._start_ok(method)

@@ -16,9 +16,11 @@ from bktransport.sandbox.amqp_session import Session, Stage
 
 __all__ = ["Peer"]
 
-_CHUNK = 65536  # bytes read or sent at a time
+# Bytes read or sent at a time. More than a TLS record has: a read never leaves decrypted bytes
+# behind, of which no selector would tell.
+_CHUNK = 65536
 _LINGER = 1.0  # seconds a client has to close after us
-_GOODBYE = 5.0  # seconds a client has to take our last words, or to answer Connection.Close
+_GOODBYE = 2.0  # seconds a client has to take our last words, or to answer Connection.Close
 _WAIT = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
@@ -57,13 +59,11 @@ class Peer:
         selector.register(sock, self._events, self)
 
     def service(self, now: float) -> None:
-        """The socket is ready for something: reads, handles and sends what can be."""
+        """The socket is ready for something: reads and handles what came; `flush` is to follow."""
         try:
             if self._greeting and not self._greet():
                 return
-            if self._read(now):
-                self.flush(now)
-            else:
+            if not self._read(now):
                 self.close()
         except OSError:  # TLS errors among them
             self.close()
@@ -134,20 +134,18 @@ class Peer:
         return not self._greeting
 
     def _read(self, now: float) -> bool:
-        """Reads what is there, as far as there is room; False at the end of the stream."""
-        while not self.session.outlet.full:
-            try:
-                data = self._sock.recv(_CHUNK)
-            except _WAIT:
-                return True
-            if not data:
-                return False
-            self._heard = now
-            if not self._done:
-                self.session.receive(data)
-            # TLS may hold more that no selector knows of.
-            if not isinstance(self._sock, ssl.SSLSocket) or not self._sock.pending():
-                return True
+        """Reads what is there, if there is room; False at the end of the stream."""
+        if not self.session.outlet.has_room():
+            return True
+        try:
+            data = self._sock.recv(_CHUNK)
+        except _WAIT:
+            return True
+        if not data:
+            return False
+        self._heard = now
+        if not self._done:
+            self.session.receive(data)
         return True
 
     def _send(self, now: float) -> bool:
@@ -163,8 +161,10 @@ class Peer:
         return True
 
     def _resume(self) -> bool:
-        """There is room again; whether that led to anything to send."""
-        self.session.advance()
+        """Goes on with what waited for room; whether that led to anything to send."""
+        if not self.session.outlet.refused:
+            return False
+        self.session.resume()
         return bool(self.session.outlet.out)
 
     def _after_sending(self, now: float) -> None:
@@ -177,7 +177,7 @@ class Peer:
             with contextlib.suppress(OSError):
                 self._sock.shutdown(socket.SHUT_WR)
         events = selectors.EVENT_WRITE if out else 0
-        self._watch(events if self.session.outlet.full else events | selectors.EVENT_READ)
+        self._watch(events | selectors.EVENT_READ if self.session.outlet.has_room() else events)
 
     def _watch(self, events: int) -> None:
         if events != self._events:
