@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import select
+import socket
 import ssl
+import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import trustme
@@ -118,8 +125,6 @@ def test_a_host_that_is_none(host: str) -> None:
 
 
 def test_a_name_server_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    import threading
-
     end = threading.Event()
     monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: end.wait(60))
     try:
@@ -129,6 +134,20 @@ def test_a_name_server_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> 
             _get("http://slow.example", timeout=0.2)
     finally:
         end.set()
+
+
+def test_a_host_that_takes_no_connection() -> None:
+    """Its queue is full, so that no handshake of TCP is answered."""
+    with socket.create_server(("127.0.0.1", 0), backlog=1) as full, ExitStack() as stack:
+        for _ in range(4):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(full.getsockname())
+        url = f"http://127.0.0.1:{full.getsockname()[1]}"
+        with pytest.raises(NoResponseError):
+            _get(url, timeout=0.3)
+        with pytest.raises(DeadlineError):
+            _get(url, seconds=0.3)
 
 
 def test_infinite_times(server: HostileServer) -> None:
@@ -163,8 +182,6 @@ def test_retry_after_as_a_date() -> None:
 
 def test_a_refusal_is_one_line_without_secrets() -> None:
     said = {"error": f"bad\ntoken {TOKEN} at http://files/x?sig=1 " + "x" * 500}
-    import json
-
     error = refusal(Reply(418, {}, json.dumps(said).encode(), None), "it was", connector().redactor)
     assert type(error) is ResponseError
     assert TOKEN not in str(error)
@@ -184,11 +201,6 @@ def _forward(exchange: Exchange) -> None:
 
 def _tunnel(url: str) -> Any:
     """CONNECT to one place, whatever is asked for."""
-    import contextlib
-    import select
-    import socket
-    from urllib.parse import urlsplit
-
     parts = urlsplit(url)
 
     def behave(exchange: Exchange) -> None:
@@ -324,8 +336,6 @@ def test_tls_where_none_is_spoken(server: HostileServer) -> None:
 
 
 def test_a_silent_host_at_the_handshake() -> None:
-    import socket
-
     with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(DeadlineError):
         _get(f"https://127.0.0.1:{silent.getsockname()[1]}", seconds=0.4)
 

@@ -497,6 +497,7 @@ def test_what_is_sent_is_the_judged_file_not_its_name(tmp_path: Path) -> None:
     assert was in request.body
 
 
+@pytest.mark.timeout(60)  # were it taken for trouble of the network, a reply would be waited for
 @pytest.mark.parametrize(
     "failure",
     [BrokenPipeError(32, "pipe"), ConnectionResetError(104, "reset"), TimeoutError(),
@@ -512,7 +513,7 @@ def test_what_the_progress_raises_comes_out_at_once(
 
     with HostileServer(STORED) as server:
         with pytest.raises(type(failure)) as caught:
-            _upload(server, big, progress=progress)
+            _upload(server, big, progress=progress, timeout=1000, seconds=1000)
         (request,) = server.settle()
     assert caught.value is failure
     assert not request.complete
