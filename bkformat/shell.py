@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterable
-from typing import Any, NoReturn, TypeVar
+from typing import Any, ClassVar, NoReturn, TypeVar
 
 import click
 
@@ -22,6 +22,7 @@ __all__ = ["SETTINGS", "Commands", "Refused", "complain", "run", "version_option
 
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 80}
 _NUMPY_THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
+_MOMENT = 0.05  # seconds
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
@@ -39,11 +40,32 @@ class Refused(click.ClickException):
 
 
 class _Ended(BaseException):
-    """The process was told to end; temporary files are removed on the way out."""
+    """The process was told to end; temporary files are removed on the way out.
+
+    Python drops what is raised in a finalizer or callback, and some libraries catch whatever comes.
+    One that gets lost on its way is raised again a moment later, by the alarm clock: an exception
+    raised in `__del__` itself would be dropped too.
+
+    Attributes:
+        running: id of the process whose command still runs, else 0.
+        lost: number of the signal whose exception got lost, else 0.
+    """
+
+    running: ClassVar[int] = 0
+    lost: ClassVar[int] = 0
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
         self.number = number
+
+    def __del__(self) -> None:
+        if _Ended.running == os.getpid():
+            _Ended.lost = self.number
+            signal.setitimer(signal.ITIMER_REAL, _MOMENT)
+
+
+def _end(number: int, _: object) -> None:
+    raise _Ended(_Ended.lost if number == signal.SIGALRM and _Ended.lost else number)
 
 
 class _PipeClosed(Exception):  # noqa: N818  (no error: the reader has had enough)
@@ -82,8 +104,7 @@ def run(
         os.environ.setdefault(name, "1")
     _end_by_exceptions()
     try:
-        code = commands.main(arguments, prog_name=program, standalone_mode=False)
-        sys.stdout.flush()
+        code = _result(commands, program, arguments)
     except _Ended as exc:
         code = 128 + exc.number
     except (click.Abort, KeyboardInterrupt):
@@ -96,6 +117,19 @@ def run(
     except Exception as exc:  # noqa: BLE001  (a person gets a line, never a traceback)
         code = _tell(program, own_errors(exc) or exc)
     sys.exit(code)
+
+
+def _result(commands: click.Group, program: str, arguments: list[str] | None) -> int:
+    if signal.getsignal(signal.SIGALRM) is _end:
+        _Ended.running = os.getpid()
+    try:
+        code: int = commands.main(arguments, prog_name=program, standalone_mode=False)
+        sys.stdout.flush()
+        return code
+    finally:
+        _Ended.running = 0
+        if _Ended.lost:
+            signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def _tell(program: str, error: Exception) -> int:
@@ -117,14 +151,16 @@ def _tell(program: str, error: Exception) -> int:
 def _end_by_exceptions() -> None:
     """SIGTERM and SIGHUP unwind the stack, as Ctrl-C does; an ignored one stays ignored."""
 
-    def end(number: int, _: object) -> None:
-        raise _Ended(number)
+    def lost(unraisable: sys.UnraisableHookArgs) -> None:
+        if not isinstance(unraisable.exc_value, _Ended):  # that one will come again
+            sys.__unraisablehook__(unraisable)
 
-    for name in ("SIGTERM", "SIGHUP"):
-        number = getattr(signal, name, None)
+    if sys.unraisablehook is sys.__unraisablehook__:
+        sys.unraisablehook = lost
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGALRM):
         with contextlib.suppress(ValueError):  # in a thread other than the main one
-            if number is not None and signal.getsignal(number) is signal.SIG_DFL:
-                signal.signal(number, end)
+            if signal.getsignal(number) is signal.SIG_DFL:
+                signal.signal(number, _end)
 
 
 def complain(program: str, message: str) -> None:
