@@ -109,7 +109,14 @@ def test_the_usage_runs_with_only_the_import_changed(
             )
         ]
         for done, status in enumerate(("start", "stop", "pause"), start=2):
-            until(lambda done=done: all(len(told(f)) >= done for f in folders), status)
+            until(
+                lambda done=done: (
+                    all(len(told(folder)) >= done for folder in folders)
+                    or any(process.poll() is not None for process in processes)
+                ),
+                status,
+            )
+            assert all(process.poll() is None for process in processes), "a client ended early"
             answer = requests.post(f"{branch.url}/sandbox/run", data=status, timeout=30)
             assert answer.json() == {"data": {"run_status": status}}
         outcomes = [ended(*pair) for pair in zip(processes, folders, strict=True)]
