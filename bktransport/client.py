@@ -312,7 +312,7 @@ class Client:
 
         Args:
             aggregation_id: the aggregate.
-            data: the metrics as JSON text, or what can become such.
+            data: the metrics as JSON text, or a mapping that JSON can hold (no NaN).
             mode: "test", "train" or "non-federated".
             deadline: as for the client, for this call.
 
@@ -325,7 +325,7 @@ class Client:
             NoResponseError: no reply; the metrics may have been taken in nevertheless.
         """
         checked_id(aggregation_id, "aggregation_id")
-        text = data if isinstance(data, str) else json.dumps(data)
+        text = data if isinstance(data, str) else json.dumps(data, allow_nan=False)
         topology = self._authenticated()
         body = metrics_body(topology, self.leaf_id, aggregation_id, text, mode)
         end = self._end(deadline, _CALL_SECONDS)

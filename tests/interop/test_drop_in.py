@@ -72,7 +72,7 @@ def sandbox() -> Iterator[Callable[..., Sandbox]]:
 def _oldest() -> Peer:
     """Ours, with the oldest of everything that pyproject.toml allows."""
     text = (ROOT / "pyproject.toml").read_text("utf-8")
-    lines = [line for line in text.splitlines() if line.startswith(("    ", "transport ="))]
+    lines = [line for line in text.splitlines() if line.startswith("    ")]
     oldest = dict(re.findall(r'"([a-z0-9]+)>=([0-9.]+)', "\n".join(lines)))
     named = ("click", "pydantic", "requests", "urllib3", "pika", "stamina", "platformdirs")
     wanted = [f"numpy=={NUMPY}", *(f"{name}=={oldest[name]}" for name in named)]
