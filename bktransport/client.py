@@ -10,7 +10,6 @@ import json
 import logging
 import os
 import ssl
-import threading
 import warnings
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
@@ -25,20 +24,20 @@ from bktransport.api import Connector, Login, Progress, Reply, refusal
 from bktransport.attempt import Deadline
 from bktransport.config import Credentials, as_credentials, checked_host, credentials_from
 from bktransport.download import Downloader, DownloadRules
-from bktransport.errors import AuthenticationError, BrokerError, DeadlineError
-from bktransport.events import BrokerAddress, Consumer
-from bktransport.inbox import AggregationQueue, Inbox
+from bktransport.errors import AuthenticationError, BrokerError, StateError
+from bktransport.events import BrokerAddress
+from bktransport.inbox import AggregationQueue
 from bktransport.journal import Journal, UploadRecord
 from bktransport.messages import (
     AUTHENTICATE_PATH,
     METRICS_PATH,
-    AggregationReady,
     RunStatus,
     Topology,
     checked_id,
     metrics_body,
     read_authentication,
 )
+from bktransport.notifications import Notifications
 from bktransport.outbox import send
 from bktransport.redaction import Redactor
 from bktransport.retries import retried
@@ -117,8 +116,7 @@ class Client:
         self._output = Path(output)
         self._deadline = deadline
         self._progress = progress
-        self._heartbeat = heartbeat
-        self._broker_tls = broker_context(broker_tls)
+        ssl_context = broker_context(broker_tls)
         self._connector = Connector(
             timeout=timeout,
             proxies=proxies,
@@ -136,20 +134,17 @@ class Client:
             download_schema or _of_any_count(schema),
         )
         self._topology: Topology | None = None
-        self._consumer: Consumer | None = None
-        self._notifications = notifications
+        self._receives = notifications
         path = default_state(given.leaf_id) if state is None else Path(state)
         self._folder = StateFolder(path, lock=notifications)
         self._closed = False
         try:
             self._journal = Journal(self._folder)
-            self._inbox = Inbox(self._folder)
+            self._notifications = Notifications(self._folder, ssl_context, heartbeat)
         except BaseException:
             self._folder.close()
             raise
-        self.queue = AggregationQueue(self._inbox)
-        self._run_status: RunStatus = self._inbox.last_run_status() or "pause"
-        self._run_changed = threading.Condition()
+        self.queue: AggregationQueue = self._notifications.queue
 
     def __repr__(self) -> str:
         return f"<Client leaf_id={self.leaf_id!r} host={self._host!r}>"
@@ -173,10 +168,7 @@ class Client:
         if self._closed:
             return
         self._closed = True
-        if self._consumer is not None:
-            self._consumer.close()
-        self.queue.close()
-        self._inbox.close()
+        self._notifications.close()
         self._journal.close()
         self._folder.close()
 
@@ -223,14 +215,17 @@ class Client:
 
         Raises:
             AuthenticationError: the service refuses the credentials.
-            BrokerError: the broker refuses them, or has no queue for this leaf.
+            BrokerError: the broker refuses them, or has no queue for this leaf. Uploads and
+                downloads work nevertheless, and the broker is asked again in the background.
             NoResponseError, ResponseError, InvalidMessageError: no usable reply.
         """
+        self._check_open()
         end = self._end(deadline, _CALL_SECONDS)
         reply = self._read("GET", AUTHENTICATE_PATH, end, "the authentication was")
         self._topology = read_authentication(reply.body)
-        if self._notifications:
-            self._listen(self._topology, min(_BROKER_SECONDS, end.left()))
+        if self._receives:
+            seconds = min(_BROKER_SECONDS, end.left())
+            self._notifications.listen(self._broker_address(self._topology), seconds)
         return True
 
     def file_upload(
@@ -297,7 +292,10 @@ class Client:
         self._downloader.download(
             file_id, target, self._end(deadline, _TRANSFER_SECONDS), progress or self._progress
         )
-        self.queue.downloaded(file_id)
+        try:
+            self.queue.downloaded(file_id)
+        except StateError as exc:
+            _LOG.warning("%s is here, but can't be marked as done: %s", file_id, exc)
         return target
 
     def send_performance_metrics(
@@ -345,12 +343,12 @@ class Client:
     @property
     def run_status(self) -> RunStatus:
         """Whether the run goes: "start", "stop" or "pause"; "pause" until told otherwise."""
-        return self._run_status
+        return self._notifications.run_status
 
     @property
     def broker_error(self) -> BrokerError | None:
         """Why no notifications come at the moment; None while they do."""
-        return self._consumer.error if self._consumer is not None else None
+        return self._notifications.error
 
     def wait_for_run(
         self, status: RunStatus | Collection[RunStatus] = "start", timeout: float | None = None
@@ -366,12 +364,13 @@ class Client:
 
         Raises:
             DeadlineError: it was not, in that time.
+            StateError: the client was closed meanwhile.
+            ValueError: there is no such status, or this client receives no notifications.
         """
-        wanted = {status} if isinstance(status, str) else set(status)
-        with self._run_changed:
-            if not self._run_changed.wait_for(lambda: self._run_status in wanted, timeout):
-                raise DeadlineError(f"the run is still at {self._run_status!r} after {timeout:g} s")
-            return self._run_status
+        self._check_open()
+        if not self._receives:
+            raise ValueError("this client receives no notifications, so it would wait for ever")
+        return self._notifications.wait_for_run(status, timeout)
 
     def uploads(self) -> list[UploadRecord]:
         """The journal: every upload from this state folder, and how it ended."""
@@ -403,7 +402,12 @@ class Client:
         given = deadline if deadline is not None else self._deadline
         return Deadline(default if given is None else given)
 
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ValueError("this Client is closed")
+
     def _authenticated(self) -> Topology:
+        self._check_open()
         if self._topology is None:
             raise AuthenticationError("not authenticated: call authenticate() first")
         return self._topology
@@ -439,30 +443,12 @@ class Client:
             metadata=metadata, progress=progress or self._progress,
         )  # fmt: skip
 
-    def _listen(self, topology: Topology, seconds: float) -> None:
-        if self._consumer is not None:
-            self._consumer.close()
+    def _broker_address(self, topology: Topology) -> BrokerAddress:
         given = self._credentials
-        address = BrokerAddress(
+        return BrokerAddress(
             host=given.response_host, port=given.port, virtual_host=topology.tree_id,
             user=given.leaf_id, password=given.leaf_session_token, queue=given.leaf_id,
         )  # fmt: skip
-        self._consumer = Consumer(
-            address, self._receive, ssl_context=self._broker_tls, heartbeat=self._heartbeat
-        )
-        self._consumer.start()
-        if not self._consumer.wait_connected(seconds):
-            _LOG.warning("no notifications yet: %s", self._consumer.error)
-
-    def _receive(self, body: bytes, redelivered: bool) -> None:
-        """Runs in the consumer's thread: the message is safe when this returns."""
-        event = self._inbox.commit(body, redelivered=redelivered)
-        if isinstance(event, AggregationReady):
-            self.queue.arrived()
-        elif event is not None:
-            with self._run_changed:
-                self._run_status = event.run_status
-                self._run_changed.notify_all()
 
 
 def _redactor(given: Credentials) -> Redactor:
