@@ -1,1 +1,1 @@
-"""A double of the service on loopback, for rehearsals and test suites (`bkformat[sandbox]`)."""
+"""A double of the BranchKey service, on loopback, to try a site on and to test with."""

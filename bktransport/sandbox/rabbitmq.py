@@ -19,6 +19,7 @@ from urllib.parse import unquote, urlsplit
 
 import pika
 import pika.exceptions
+from pika.adapters.utils.connection_workflow import AMQPConnectorException
 
 from bktransport.errors import BrokerError
 from bktransport.sandbox.management import Management
@@ -31,6 +32,8 @@ _PORTS = {"amqp": 5672, "amqps": 5671}
 _MANAGEMENT_PORT = 15672
 _SECONDS = 10.0  # to connect, and for RabbitMQ to take a message when it is short of memory
 _HEARTBEAT = 30  # seconds
+# What pika raises where a connection fails; a time-out of its handshake is no AMQPError.
+_GONE = (pika.exceptions.AMQPConnectionError, AMQPConnectorException, OSError)
 _PERSISTENT = pika.BasicProperties(content_type="application/json", delivery_mode=2)
 
 
@@ -124,7 +127,7 @@ class RabbitBroker:
                 if trouble is None:
                     return
                 self._drop_channel(tree_id)
-                if last or not isinstance(trouble, pika.exceptions.AMQPConnectionError):
+                if last or not isinstance(trouble, _GONE):
                     raise BrokerError(
                         f"RabbitMQ at {self.host}:{self.port} did not take a message for "
                         f"{quoted(leaf_id)}: {_said(trouble)}"
@@ -135,7 +138,7 @@ class RabbitBroker:
         try:
             channel = self._channels.get(tree_id) or self._open_channel(tree_id)
             channel.basic_publish("", leaf_id, body, _PERSISTENT, mandatory=True)
-        except (pika.exceptions.AMQPError, OSError) as exc:
+        except (pika.exceptions.AMQPError, *_GONE) as exc:
             return exc
         return None
 
@@ -164,7 +167,7 @@ class RabbitBroker:
     def _drop_channel(self, tree_id: str) -> None:
         channel = self._channels.pop(tree_id, None)
         if channel is not None:
-            with contextlib.suppress(pika.exceptions.AMQPError, OSError):
+            with contextlib.suppress(pika.exceptions.AMQPError, *_GONE):
                 channel.connection.close()
 
     def depth(self, tree_id: str, leaf_id: str) -> tuple[int, int]:

@@ -17,8 +17,10 @@ import pytest
 import requests
 
 from bktransport.errors import BrokerError
+from bktransport.sandbox import rabbitmq
 from bktransport.sandbox.rabbitmq import RabbitBroker
 
+from ..proxy import TcpProxy
 from .rabbitmq import RabbitNode
 
 _CANARY = "canary-4b8e7c"
@@ -340,3 +342,32 @@ def test_tls_is_verified(rabbit: RabbitNode, tree: str) -> None:
 def test_a_cafile_that_is_not_there(rabbit: RabbitNode, tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No such file"):
         RabbitBroker(rabbit.amqps_url, cafile=str(tmp_path / "none.pem"))
+
+
+def test_a_silent_broker_is_given_up(
+    rabbit: RabbitNode, tree: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rabbitmq, "_HEARTBEAT", 1)
+    monkeypatch.setattr(rabbitmq, "_SECONDS", 1.0)
+    with TcpProxy("127.0.0.1", rabbit.port) as proxy:
+        url = rabbit.amqp_url.replace(f":{rabbit.port}/", f":{proxy.port}/")
+        with RabbitBroker(url, management_url=rabbit.management_url) as broker:
+            broker.add_leaf(tree, "leaf", "secret")
+            broker.publish(tree, "leaf", b"x")
+            proxy.black_hole()
+            with pytest.raises(BrokerError, match="did not take a message"):
+                broker.publish(tree, "leaf", b"y")
+            proxy.heal()
+            broker.publish(tree, "leaf", b"z")
+            assert broker.depth(tree, "leaf") == (2, 0)
+
+
+def test_a_lost_confirmation_is_asked_for_again(rabbit: RabbitNode, tree: str) -> None:
+    with TcpProxy("127.0.0.1", rabbit.port) as proxy:
+        url = rabbit.amqp_url.replace(f":{rabbit.port}/", f":{proxy.port}/")
+        with RabbitBroker(url, management_url=rabbit.management_url) as broker:
+            broker.add_leaf(tree, "leaf", "secret")
+            broker.publish(tree, "leaf", b"x")
+            proxy.cut_after(0, "down")
+            broker.publish(tree, "leaf", b"y")
+            assert broker.depth(tree, "leaf") == (3, 0)  # twice, as the docstring says
