@@ -8,7 +8,10 @@ the size of the reply.
 from __future__ import annotations
 
 import contextlib
+import errno
+import logging
 import os
+import ssl
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
@@ -20,8 +23,8 @@ from pydantic import SecretStr
 from requests.auth import HTTPBasicAuth
 from requests.utils import get_environ_proxies, select_proxy
 
-from bktransport.addresses import PUBLIC, Address, nearness, parse_address
-from bktransport.attempt import Attempt, AttemptAdapter, Deadline
+from bktransport.addresses import PUBLIC, Address, named_address, nearness
+from bktransport.attempt import Attempt, AttemptAdapter, Deadline, LastingError
 from bktransport.errors import (
     AuthenticationError,
     InvalidMessageError,
@@ -29,10 +32,12 @@ from bktransport.errors import (
     ResponseError,
 )
 from bktransport.messages import read_error
-from bktransport.redaction import Redactor
-from bktransport.text import origin
+from bktransport.redaction import Redactor, muted_urllib3
+from bktransport.text import origin, quoted
 
 __all__ = ["Connector", "Login", "Reply", "refusal"]
+
+_LOG = logging.getLogger("bktransport")
 
 _MAX_REPLY_NBYTES = 1 << 20
 _PIECE_NBYTES = 1 << 18
@@ -85,8 +90,8 @@ class Connector:
             raise ValueError(f"timeout is {timeout!r}: give seconds, more than 0")
         if any(urlsplit(url).scheme not in ("http", "https") for url in (proxies or {}).values()):
             raise ValueError("proxies: only http:// and https:// proxies are supported")
-        if isinstance(verify, str) and not os.path.exists(verify):
-            raise FileNotFoundError(f"verify: no such file: {verify!r}")
+        if isinstance(verify, str):
+            _check_ca(verify)
         self.timeout = timeout
         self.proxies = proxies
         self.verify = verify
@@ -124,11 +129,13 @@ class Connector:
         with attempt, self._response(
             attempt, method, url, auth=auth, data=body, headers={**_HEADERS, **(headers or {})}
         ) as response:  # fmt: skip
-            content = b""
-            for piece in pieces(attempt, response):
-                content += piece
-                if len(content) > _MAX_REPLY_NBYTES:
-                    raise InvalidMessageError(f"{origin(url)}: the reply never ends")
+            try:
+                content = _whole(attempt, response)
+            except (NoResponseError, InvalidMessageError):
+                # A refusal stands, even where what it says can't be read.
+                if response.status_code < 400:
+                    raise
+                content = b""
             peer = None if self.proxy_of(url) else attempt.peer
             return Reply(response.status_code, response.headers, content, peer)
 
@@ -148,7 +155,12 @@ class Connector:
         self, attempt: Attempt, method: str, url: str, **options: Any
     ) -> Iterator[requests.Response]:
         proxy = self.proxy_of(url)
-        with requests.Session() as session:
+        if proxy and "://" in proxy and urlsplit(proxy).scheme not in ("http", "https"):
+            raise LastingError(f"{origin(url)}: only http:// and https:// proxies are supported")
+        trusted = self._trusted()
+        if isinstance(trusted, str) and not os.path.exists(trusted):
+            raise LastingError(f"{origin(url)}: no file {quoted(trusted)} with CA certificates")
+        with muted_urllib3(), requests.Session() as session:
             session.trust_env = False  # no netrc; what else it means is done here
             session.headers["User-Agent"] = "bktransport"
             adapter = AttemptAdapter(attempt)
@@ -162,12 +174,33 @@ class Connector:
                     allow_redirects=False,
                     timeout=(attempt.step(), attempt.step()),
                     proxies={urlsplit(url).scheme: proxy} if proxy else None,
-                    verify=self._trusted(),
+                    verify=trusted,
                     **options,
                 )
             )
+            _LOG.debug("%s %s: HTTP %d", method, origin(url), response.status_code)
             with response:
                 yield response
+
+
+def _check_ca(path: str) -> None:
+    if not os.path.exists(path):
+        raise FileNotFoundError(errno.ENOENT, "verify: " + os.strerror(errno.ENOENT), path)
+    if os.path.isdir(path):
+        return
+    try:
+        ssl.create_default_context(cafile=path)
+    except ssl.SSLError:
+        raise ValueError(f"verify: no CA certificate in {quoted(path)}") from None
+
+
+def _whole(attempt: Attempt, response: requests.Response) -> bytes:
+    content = bytearray()
+    for piece in pieces(attempt, response):
+        content += piece
+        if len(content) > _MAX_REPLY_NBYTES:
+            raise InvalidMessageError(f"{origin(response.url)}: the reply never ends")
+    return bytes(content)
 
 
 def pieces(attempt: Attempt, response: requests.Response) -> Iterator[bytes]:
@@ -175,14 +208,12 @@ def pieces(attempt: Attempt, response: requests.Response) -> Iterator[bytes]:
 
     Raises:
         NoResponseError: it ended early, or the time was over.
-        ResponseError: it is compressed although that was not asked for: a small reply could become
-            a huge file.
+        InvalidMessageError: it is compressed although that was not asked for: a small reply could
+            become a huge file.
     """
-    coding = response.headers.get("Content-Encoding", "identity").lower()
+    coding = response.headers.get("Content-Encoding", "identity").strip().lower()
     if coding not in ("", "identity"):
-        raise ResponseError(
-            "the reply is compressed, which was not asked for", response.status_code
-        )
+        raise InvalidMessageError("the reply is compressed, which was not asked for")
     received = 0
     while piece := attempt.run(lambda: response.raw.read1(_PIECE_NBYTES, decode_content=False)):
         received += len(piece)
@@ -209,17 +240,17 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     """Seconds to wait, of a Retry-After header in either form; None where there is none."""
     given = headers.get("Retry-After", "").strip()
     if given.isascii() and given.isdecimal():
-        return float(given[:9])
+        return float(given)
     try:
         when = parsedate_to_datetime(given)
-    except (ValueError, TypeError, IndexError):
+        if when.tzinfo is None:
+            when = when.replace(tzinfo=timezone.utc)
+        return max(0.0, (when - datetime.now(timezone.utc)).total_seconds())
+    except (ValueError, TypeError, IndexError, OverflowError):
         return None
-    if when.tzinfo is None:
-        when = when.replace(tzinfo=timezone.utc)
-    return max(0.0, (when - datetime.now(timezone.utc)).total_seconds())
 
 
 def near(reply: Reply, url: str) -> int:
     """How far inside the service lies that gave this reply; see `nearness`."""
-    address = reply.peer or parse_address(urlsplit(url).hostname or "")
+    address = reply.peer or named_address(urlsplit(url).hostname or "")
     return PUBLIC if address is None else nearness(address)

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import math
 import os
 import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import requests
@@ -37,7 +36,9 @@ __all__ = [
 ]
 
 _T = TypeVar("_T")
-_DEEPEST_CAUSE = 8
+_MOST_CAUSES = 32
+_LONGEST_STEP = 1e6
+"""Seconds; sockets know no infinite ones."""
 
 
 class NotSentError(NoResponseError):
@@ -69,7 +70,7 @@ class Attempt:
 
     Attributes:
         peer: the address that was connected to, a proxy's where there is one.
-        refused: an address that the host name has, and that is not allowed.
+        refused: whether the host has addresses, but none that is allowed.
     """
 
     def __init__(
@@ -80,7 +81,7 @@ class Attempt:
         allowed: Callable[[Address], bool] | None = None,
     ) -> None:
         self.peer: Address | None = None
-        self.refused: Address | None = None
+        self.refused = False
         self._where = where
         self._deadline = deadline
         self._timeout = timeout
@@ -94,7 +95,7 @@ class Attempt:
         left = self._deadline.left()
         if not left:
             raise self._too_late()
-        if not math.isinf(left):
+        if left < threading.TIMEOUT_MAX:
             self._timer = threading.Timer(left, self._shut)
             self._timer.daemon = True
             self._timer.start()
@@ -123,17 +124,16 @@ class Attempt:
 
     def step(self) -> float:
         """Seconds for the next step."""
-        return max(0.001, min(self._timeout, self._deadline.left()))
+        return max(0.001, min(self._timeout, self._deadline.left(), _LONGEST_STEP))
 
     def connect(self, host: str, port: int) -> socket.socket:
         """A connection to the first address that is allowed and answers."""
-        failure = OSError(f"no address for {host}")
-        for family, kind, protocol, _, where in socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM
-        ):
+        failure: OSError | None = None
+        refused = False
+        for family, kind, protocol, _, where in self._look_up(host, port):
             address = parse_address(str(where[0]))
             if address is None or (self._allowed is not None and not self._allowed(address)):
-                self.refused = self.refused or address
+                refused = True
                 continue
             connection = socket.socket(family, kind, protocol)
             try:
@@ -145,9 +145,32 @@ class Attempt:
                 failure = exc
                 connection.close()
                 continue
-            self.peer, self.refused = address, None
+            except BaseException:
+                connection.close()
+                raise
+            self.peer = address
             return connection
-        raise failure
+        self.refused = refused and failure is None
+        raise failure or OSError("no address")
+
+    def _look_up(self, host: str, port: int) -> list[Any]:
+        """Addresses of a host; the system's look-up knows no timeout, so it may be left behind."""
+        found: list[Any] = []
+
+        def look_up() -> None:
+            try:
+                found.append(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+            except (OSError, UnicodeError) as exc:
+                found.append(exc)
+
+        thread = threading.Thread(target=look_up, daemon=True)
+        thread.start()
+        thread.join(self.step())
+        if not found:
+            raise TimeoutError("no answer from the name server")
+        if isinstance(found[0], Exception):
+            raise found[0]
+        return list(found[0])
 
     def run(self, action: Callable[[], _T]) -> _T:
         """Run something that touches the connection.
@@ -159,19 +182,25 @@ class Attempt:
                 `LastingError` where none will; the original exception is left out
                 on purpose, for it quotes URLs.
         """
+        words, kind = "", NoResponseError
         try:
-            return action()
+            result = action()
         except (
             requests.RequestException, urllib3.exceptions.HTTPError, http.client.HTTPException,
             OSError, ValueError,
         ) as exc:  # fmt: skip
             words = _in_words(exc, self._timeout)
-            kind = LastingError if _is_lasting(exc) else NoResponseError
-        if self.refused is not None:
-            raise leads_inside(self._where)
-        if self._over or not self._deadline.left():
+            if _is_lasting(exc):
+                kind = LastingError
+            elif self.peer is None:
+                kind = NotSentError
+        # A connection that was shut looks like a body that has ended.
+        if self._over or (words and not self._deadline.left()):
             raise self._too_late()
-        kind = NotSentError if self.peer is None and kind is not LastingError else kind
+        if not words:
+            return result
+        if self.refused:
+            raise leads_inside(self._where)
         raise kind(f"{self._where}: {words}")
 
     def _too_late(self) -> DeadlineError:
@@ -186,25 +215,31 @@ def leads_inside(where: str) -> InvalidMessageError:
     )
 
 
-def _causes(exc: BaseException) -> Iterator[BaseException]:
+def _causes(exc: BaseException) -> list[BaseException]:
     """An exception and what it was raised from or wraps."""
-    waiting: list[Any] = [exc]
-    for _ in range(_DEEPEST_CAUSE):
-        if not waiting:
-            return
-        found = waiting.pop(0)
-        yield found
-        inner = [found.__cause__, found.__context__, getattr(found, "reason", None), *found.args]
-        waiting += [item for item in inner if isinstance(item, BaseException)]
+    found: list[BaseException] = [exc]
+    for one in found:
+        inner = [one.__cause__, one.__context__, getattr(one, "reason", None), *one.args]
+        new = (item for item in inner if isinstance(item, BaseException) and item not in found)
+        found += new
+        if len(found) > _MOST_CAUSES:
+            break
+    return found
+
+
+_HOPELESS = (
+    ssl.SSLCertVerificationError, UnicodeError, requests.exceptions.InvalidURL,
+    urllib3.exceptions.LocationParseError,
+)  # fmt: skip
 
 
 def _is_lasting(exc: BaseException) -> bool:
-    return any(isinstance(cause, ssl.SSLCertVerificationError) for cause in _causes(exc))
+    return any(isinstance(cause, _HOPELESS) for cause in _causes(exc))
 
 
 def _in_words(exc: BaseException, timeout: float) -> str:
     """What went wrong, without any URL."""
-    causes = list(_causes(exc))
+    causes = _causes(exc)
 
     def is_one(*kinds: type[BaseException]) -> BaseException | None:
         return next((cause for cause in causes if isinstance(cause, kinds)), None)
@@ -214,7 +249,7 @@ def _in_words(exc: BaseException, timeout: float) -> str:
         return f"the certificate is not trusted ({said}); a private CA goes into verify="
     if is_one(ssl.SSLError) is not None:
         return "no TLS connection could be made"
-    if is_one(socket.gaierror) is not None:
+    if is_one(socket.gaierror, *_HOPELESS[1:]) is not None:
         return "the host name is not known"
     if is_one(TimeoutError, requests.Timeout, urllib3.exceptions.TimeoutError) is not None:
         return f"no answer within {timeout:g} s"

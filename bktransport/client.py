@@ -175,6 +175,7 @@ class Client:
         self._closed = True
         if self._consumer is not None:
             self._consumer.close()
+        self.queue.close()
         self._inbox.close()
         self._journal.close()
         self._folder.close()
@@ -448,19 +449,19 @@ class Client:
         """Runs in the consumer's thread: the message is safe when this returns."""
         event = self._inbox.commit(body, redelivered=redelivered)
         if isinstance(event, AggregationReady):
-            self.queue.offer(event.aggregation_id)
+            self.queue.arrived()
         elif event is not None:
             with self._run_changed:
                 self._run_status = event.run_status
                 self._run_changed.notify_all()
 
 
-def _redactor(credentials: Credentials) -> Redactor:
-    password = credentials.performance_analyser_password
-    return Redactor(
-        credentials.leaf_session_token.get_secret_value(),
-        password.get_secret_value() if password is not None else None,
-    )
+def _redactor(given: Credentials) -> Redactor:
+    user, password = given.performance_analyser_username, given.performance_analyser_password
+    logins = [(given.leaf_id, given.leaf_session_token.get_secret_value())]
+    if password is not None:
+        logins.append((user or "", password.get_secret_value()))
+    return Redactor(*logins)
 
 
 def _of_any_count(schema: UpdateSchema | None) -> UpdateSchema | None:

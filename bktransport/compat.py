@@ -29,12 +29,15 @@ def validate_weight_shape(file: bytes | str | os.PathLike[str] | IO[bytes]) -> b
     Raises:
         InvalidUpdateError: it is no valid update; `.report` says why.
         OSError: the file can't be read.
+        TypeError: none of these.
         ValueError: an open file holds more than 4 GiB; give its path.
     """
     if isinstance(file, str | os.PathLike):
         report = check_file(file)
     elif isinstance(file, bytes | bytearray | memoryview):
         report = check_bytes(file)
+    elif not hasattr(file, "read"):
+        raise TypeError(f"a path, bytes or an open file, not {type(file).__name__}")
     else:
         data = file.read(_MAX_NBYTES + 1)
         file.seek(0)

@@ -175,8 +175,8 @@ def checked_host(url: object) -> str:
         good = parts.scheme in ("http", "https") and bool(parts.hostname) and url.isascii()
     except ValueError:
         good = False
-    if not good or not url.isprintable() or " " in url:
-        raise ValueError(f"host: {quoted(url)} is no http:// or https:// URL")
-    if "@" in parts.netloc or parts.query or parts.fragment:
+    if any(sign in url for sign in "@?#"):
         raise ValueError("host: a user, password, query or fragment does not belong in the URL")
+    if not good or not url.isprintable() or " " in url or "\\" in url:
+        raise ValueError(f"host: {quoted(url)} is no http:// or https:// URL")
     return url.rstrip("/")

@@ -8,6 +8,7 @@ which is judged as an aggregate and renamed; whatever fails leaves the old file 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,17 +18,20 @@ import requests
 
 from bkformat import UpdateSchema, check_file
 from bkformat.output import Output, replacing
-from bktransport.addresses import Address, nearness, parse_address
+from bktransport.addresses import Address, named_address, nearness
 from bktransport.api import Connector, Login, near, pieces, refusal, retry_after
 from bktransport.attempt import Attempt, Deadline, leads_inside
 from bktransport.errors import InvalidAggregateError, InvalidMessageError, ResponseError
 from bktransport.messages import download_path, read_download
-from bktransport.redaction import hidden_target
 from bktransport.retries import retried
 from bktransport.text import origin, quoted
 from bktransport.upload import Progress
 
 __all__ = ["DownloadRules", "Downloader"]
+
+
+# Names and addresses that every parser of URLs reads alike: what is judged is what is fetched.
+_HOST = re.compile(r"[a-z0-9_](?:[a-z0-9_.-]{0,252})|[0-9a-f:.]{2,45}")
 
 
 @dataclass(frozen=True)
@@ -49,21 +53,19 @@ class DownloadRules:
         Raises:
             InvalidMessageError: it is none that is fetched; the message does not show it.
         """
-        try:
-            parts = urlsplit(url)
-            host = (parts.hostname or "").rstrip(".").lower()
-            _ = parts.port
-        except ValueError:
-            raise InvalidMessageError("the download URL is no URL") from None
+        parts = _split(url)
+        if parts is None:
+            raise InvalidMessageError("the download URL is no URL")
+        host = (parts.hostname or "").rstrip(".").lower()
         if parts.scheme not in ("http", "https") or not host:
             scheme = quoted(parts.scheme)
             raise InvalidMessageError(f"the download URL is not http or https but {scheme}")
-        if not url.isascii() or not url.isprintable() or " " in url or "\\" in url:
-            raise InvalidMessageError("the download URL holds characters that no URL has")
-        if parts.scheme == "http" and service.startswith("https:"):
+        if parts.scheme == "http" and urlsplit(service).scheme == "https":
             raise InvalidMessageError("the download URL is http, and the service's is https")
         if "@" in parts.netloc:
             raise InvalidMessageError("the download URL holds a user or password")
+        if not _HOST.fullmatch(host) or not _is_plain(url):
+            raise InvalidMessageError("the download URL holds characters that no URL has")
         if not self._is_listed(host):
             raise InvalidMessageError(f"{quoted(host)} is none of the download_hosts")
         return parts
@@ -137,7 +139,7 @@ class Downloader:
         self, url: str, nearest: int, output: Output, deadline: Deadline, progress: Progress | None
     ) -> None:
         attempt = self._attempt(url, nearest, deadline)
-        with hidden_target(url), self._connector.fetch(url, attempt) as response:
+        with self._connector.fetch(url, attempt) as response:
             self._check_reply(response)
             total = response.headers.get("Content-Length", "")
             expected = int(total) if total.isdecimal() else None
@@ -158,8 +160,8 @@ class Downloader:
         if self._connector.proxy_of(url) is None:
             return Attempt(origin(url), deadline, self._connector.timeout, allowed)
         # The address that is connected to is the proxy's, which has to know what lies inside.
-        literal = parse_address(urlsplit(url).hostname or "")
-        if literal is not None and not allowed(literal):
+        named = named_address(urlsplit(url).hostname or "")
+        if named is not None and not allowed(named):
             raise leads_inside(origin(url))
         return Attempt(origin(url), deadline, self._connector.timeout)
 
@@ -178,6 +180,19 @@ class Downloader:
         if nbytes > self._rules.max_nbytes:
             limit = f"{self._rules.max_nbytes:,}"
             raise ResponseError(f"the file is larger than {limit} bytes (max_download_nbytes)", 200)
+
+
+def _split(url: str) -> SplitResult | None:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        return None
+    return parts
+
+
+def _is_plain(url: str) -> bool:
+    return url.isascii() and url.isprintable() and " " not in url and "\\" not in url
 
 
 def _write(fd: int, data: bytes) -> None:

@@ -205,5 +205,7 @@ def _data(body: bytes, what: str) -> dict[str, Any]:
 def _id(data: dict[str, Any], key: str, what: str) -> str:
     value = data.get(key)
     if not isinstance(value, str) or not _ID.fullmatch(value):
-        raise InvalidMessageError(f"{what}: {key} is {quoted(value)}, which is no id")
+        # What stands there instead may be anything, a signed URL too.
+        kind = f"text of {len(value)}" if isinstance(value, str) else type(value).__name__
+        raise InvalidMessageError(f"{what}: {key} is no id ({kind})")
     return value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Literal, TypeAlias
 
 from bkformat import UpdateChangedError, ValidatedUpdate
 from bktransport.attempt import Deadline
@@ -13,6 +14,8 @@ from bktransport.upload import Progress, Uploader
 __all__ = ["send"]
 
 _LOG = logging.getLogger("bktransport")
+
+Ending: TypeAlias = Literal["stored", "refused", "unknown"]
 
 
 def send(
@@ -38,17 +41,28 @@ def send(
     try:
         file_id = uploader.upload(update, deadline, metadata=metadata, progress=progress)
     except (ResponseError, NoResponseError, UpdateChangedError) as exc:
-        journal.finish(entry, "refused", detail=str(exc))
+        _finish(journal, entry, "refused", detail=str(exc))
         raise
     except OutcomeUnknownError as exc:
-        journal.finish(entry, "unknown", detail=str(exc))
+        _finish(journal, entry, "unknown", detail=str(exc))
         raise
     except BaseException as exc:
-        journal.finish(entry, "unknown", detail=f"ended by {type(exc).__name__}")
+        _finish(journal, entry, "unknown", detail=f"ended by {type(exc).__name__}")
         raise
-    try:
-        journal.finish(entry, "stored", file_id=file_id)
-    except StateError as exc:
-        # It is stored: saying anything else would have it sent twice.
-        _LOG.warning("update %s is stored, but the journal can't say so: %s", file_id, exc)
+    _finish(journal, entry, "stored", file_id=file_id)
     return file_id
+
+
+def _finish(
+    journal: Journal,
+    entry: int,
+    state: Ending,
+    *,
+    file_id: str | None = None,
+    detail: str | None = None,
+) -> None:
+    """How an upload ended matters more than a journal that can't say so: it says "sending"."""
+    try:
+        journal.finish(entry, state, file_id=file_id, detail=detail)
+    except StateError as exc:
+        _LOG.warning("an upload ended as %s, but the journal can't say so: %s", state, exc)

@@ -1,36 +1,44 @@
-"""Keeps secrets out of texts, and signed URLs out of urllib3's log.
+"""Keeps secrets out of what the service says, and out of what urllib3 logs.
 
-urllib3 logs the target of every request at DEBUG; that of a signed URL is as good as a password
-until it expires. While we fetch one, its parts are replaced in what urllib3 logs.
+urllib3 logs the target of every request at DEBUG, and what it can't parse of a reply at WARNING. A
+signed URL is as good as a password until it expires, and a reply may repeat what was sent. So
+urllib3 logs nothing of our exchanges; the logger `bktransport` says what can be said.
 """
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import json
 import logging
 import re
 import threading
 from collections.abc import Iterator
-from urllib.parse import urlsplit
-
-import requests
+from urllib.parse import quote
 
 from bktransport.text import quoted
 
-__all__ = ["Redactor", "hidden_target"]
+__all__ = ["Redactor", "muted_urllib3"]
 
-_URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://\S+")
+# Whole URLs, and targets that have a query: what is signed is signed there.
+_URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://\S+|\S*[?&][^\s=&]+=\S*")
 _SHORTEST = 4
+_LOGGERS = ("connection", "connectionpool", "poolmanager", "response", "util.retry")
 
 
 class Redactor:
-    """Replaces secrets, and every URL, in what a stranger wrote."""
+    """Replaces secrets, and every URL, in what a stranger wrote.
+
+    Args:
+        logins: pairs of user and password, which Basic authentication sends as one.
+    """
 
     __slots__ = ("_secrets",)
 
-    def __init__(self, *secrets: str | None) -> None:
+    def __init__(self, *logins: tuple[str, str]) -> None:
         # Replacing a secret of a letter or two would only garble texts.
-        self._secrets = [secret for secret in secrets if secret and len(secret) >= _SHORTEST]
+        forms = (_forms(user, secret) for user, secret in logins if len(secret) >= _SHORTEST)
+        self._secrets = sorted({form for some in forms for form in some}, key=len, reverse=True)
 
     def __repr__(self) -> str:
         return "<Redactor>"
@@ -42,47 +50,34 @@ class Redactor:
         return quoted(_URL.sub("(URL)", text))
 
 
-class _HideTargets(logging.Filter):
-    """Replaces the targets that are being fetched in records that would show them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._targets: list[str] = []
-        self._lock = threading.Lock()
-
-    @contextlib.contextmanager
-    def hiding(self, target: str) -> Iterator[None]:
-        with self._lock:
-            self._targets.append(target)
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._targets.remove(target)
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        with self._lock:
-            targets = list(self._targets)
-        if targets:
-            text = record.getMessage()
-            for target in targets:
-                text = text.replace(target, "/***")
-            record.msg, record.args = text, ()
-        return True
+def _forms(user: str, secret: str) -> Iterator[str]:
+    """A secret as it may be written."""
+    yield from (secret, quote(secret), quote(secret, safe=""), json.dumps(secret)[1:-1])
+    for text in (secret, f"{user}:{secret}"):
+        coded = base64.b64encode(text.encode()).decode()
+        yield from (coded, coded.rstrip("="), coded.translate({43: "-", 47: "_"}))
 
 
-_HIDE = _HideTargets()
-logging.getLogger("urllib3.connectionpool").addFilter(_HIDE)
+class _Muted(threading.local):
+    depth = 0
+
+
+_MUTED = _Muted()
+
+
+def _is_anothers(record: logging.LogRecord) -> bool:
+    return not _MUTED.depth
+
+
+for _name in _LOGGERS:
+    logging.getLogger(f"urllib3.{_name}").addFilter(_is_anothers)
 
 
 @contextlib.contextmanager
-def hidden_target(url: str) -> Iterator[None]:
-    """While the block runs, urllib3 does not log the path and query of this URL."""
+def muted_urllib3() -> Iterator[None]:
+    """While the block runs, urllib3 logs nothing of this thread."""
+    _MUTED.depth += 1
     try:
-        sent = requests.Request("GET", url).prepare().url or url  # requests quotes anew
-    except ValueError:
-        sent = url  # it will not be sent either
-    parts = urlsplit(sent)
-    target = f"{parts.path}?{parts.query}" if parts.query else parts.path
-    with _HIDE.hiding(target if len(target) > 1 else url):
         yield
+    finally:
+        _MUTED.depth -= 1

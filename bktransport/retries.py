@@ -25,6 +25,7 @@ LONGEST_PAUSE = 60.0
 
 BUSY = frozenset({429, 503})
 _PASSING = BUSY | {500, 502, 504}
+_JITTER = 0.5
 
 
 def retried(action: Callable[[], _T], deadline: Deadline, *, reads_only: bool) -> _T:
@@ -39,23 +40,27 @@ def retried(action: Callable[[], _T], deadline: Deadline, *, reads_only: bool) -
     Raises:
         NoResponseError, ResponseError: those of the last attempt.
     """
+    pause = 0.0
 
-    def pause(exc: Exception) -> bool | float:
+    def on_failure(exc: Exception) -> bool | float:
+        """Whether to go on, or seconds to wait first."""
+        left = deadline.left()
         if isinstance(exc, DeadlineError | LastingError):
             return False
         if isinstance(exc, ResponseError):
             if exc.status_code not in (_PASSING if reads_only else BUSY):
                 return False
-            if exc.retry_after is None:
-                return True
-            longest = min(LONGEST_PAUSE, deadline.left())
-            return exc.retry_after if exc.retry_after <= longest else False
-        return isinstance(exc, NoResponseError if reads_only else NotSentError)
+            if exc.retry_after is not None:
+                return exc.retry_after if exc.retry_after <= min(LONGEST_PAUSE, left) else False
+        elif not isinstance(exc, NoResponseError if reads_only else NotSentError):
+            return False
+        return pause < left
 
     for attempt in stamina.retry_context(
-        on=pause, attempts=ATTEMPTS, timeout=deadline.left(), wait_initial=0.2, wait_max=5.0,
-        wait_jitter=0.5,
+        on=on_failure, attempts=ATTEMPTS, timeout=None, wait_initial=0.2, wait_max=5.0,
+        wait_jitter=_JITTER,
     ):  # fmt: skip
+        pause = attempt.next_wait + _JITTER
         with attempt:
             return action()
     raise AssertionError("stamina gives the last exception")  # pragma: no cover

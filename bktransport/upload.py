@@ -18,7 +18,6 @@ from bkformat import UpdateSchema, ValidatedUpdate
 from bktransport.api import Connector, Login, Reply, refusal
 from bktransport.attempt import Deadline, LastingError, NotSentError
 from bktransport.errors import (
-    BkTransportError,
     DeadlineError,
     InvalidMessageError,
     NoResponseError,
@@ -43,7 +42,8 @@ def check_gate(update: object, schema: UpdateSchema | None) -> ValidatedUpdate:
         TypeError: anything else.
         ValueError: the proof is closed.
     """
-    if not isinstance(update, ValidatedUpdate):
+    # Not isinstance, which believes what an object says of itself.
+    if type(update) is not ValidatedUpdate or not hasattr(update, "kind"):
         raise TypeError(
             f"only a ValidatedUpdate can be uploaded, not {type(update).__name__}; "
             "bkformat.validate_file(path) gives one"
@@ -59,12 +59,17 @@ def check_gate(update: object, schema: UpdateSchema | None) -> ValidatedUpdate:
     return update
 
 
+class _BodyFailedError(Exception):
+    """Ends an attempt; unlike an `OSError` of the file, nobody takes it for one of the network."""
+
+
 class UploadBody:
     """The bytes of one attempt, to be iterated once.
 
     Attributes:
         sent: bytes that were handed to the network.
         failure: what came from the file or the progress callback, not from the network.
+        started: whether any byte of it may have left.
     """
 
     def __init__(
@@ -77,7 +82,7 @@ class UploadBody:
         self._nbytes = len(self._head) + update.nbytes + len(self._tail)
         self.sent = 0
         self.started = False
-        self.failure: BaseException | None = None
+        self.failure: Exception | None = None
 
     def __len__(self) -> int:
         return self._nbytes
@@ -90,11 +95,10 @@ class UploadBody:
                 self.sent += len(piece)
                 if self._progress is not None:
                     self._progress(self.sent, self._nbytes)
-        except GeneratorExit:
-            raise
-        except BaseException as exc:
+        except Exception as exc:  # noqa: BLE001 - kept, and raised again by the upload
             self.failure = exc
-            raise
+        if self.failure is not None:
+            raise _BodyFailedError
 
     def _pieces(self) -> Iterator[bytes | memoryview]:
         yield self._head
@@ -161,13 +165,13 @@ class Uploader:
         return retried(once, deadline, reads_only=False)
 
     def _once(self, update: ValidatedUpdate, body: UploadBody, deadline: Deadline) -> str:
-        failure: BkTransportError | None = None
+        failure: Exception | None = None
         headers = {"Content-Type": f"multipart/form-data; boundary={body.boundary}"}
         try:
             reply = self._connector.exchange(
                 "POST", self._url, self._login, deadline, headers=headers, body=body
             )
-        except (NoResponseError, InvalidMessageError) as exc:
+        except (NoResponseError, InvalidMessageError, _BodyFailedError) as exc:
             failure = exc
         if body.failure is not None:
             raise body.failure
@@ -179,19 +183,22 @@ class Uploader:
 
     def _outcome(self, update: ValidatedUpdate, body: UploadBody, reply: Reply) -> str:
         status = reply.status
+        if status == 201 and body.sent < len(body):
+            raise _unknown(update, body, "HTTP 201 all the same", status)
         if status == 201:
             try:
                 return read_upload(reply.body)
             except InvalidMessageError as exc:
                 trouble = str(exc)
             raise _unknown(update, body, trouble, status)
-        # A gateway that gave up, or a server that failed, may have done so after storing.
-        if status == 303 or 200 <= status < 300 or (status >= 500 and status not in BUSY):
+        # A gateway that gave up, or a server that failed, may have done so after storing; and 302
+        # and 303 are what many an application says when it has stored something.
+        if status < 300 or status in (302, 303) or (status >= 500 and status not in BUSY):
             raise _unknown(update, body, f"HTTP {status}", status)
         raise refusal(reply, "the upload was", self._connector.redactor)
 
 
-def _not_sent(failure: BkTransportError) -> BkTransportError:
+def _not_sent(failure: Exception) -> Exception:
     """A connection that never came about may be tried again."""
     if isinstance(failure, DeadlineError | LastingError | InvalidMessageError):
         return failure
