@@ -85,6 +85,7 @@ class Channel:
         self.held_back = False
         self.prefetch_all = 0
         self._leaf = leaf
+        self._declared = ""  # the queue declared last
         self._clock = clock
         self._prefetch = 0  # of consumers to come
         self._consumers: dict[str, _Consumer] = {}
@@ -100,7 +101,10 @@ class Channel:
         """
         handler = _HANDLERS.get(method.INDEX)
         if handler is None:
-            raise Fault(spec.NOT_IMPLEMENTED, f"{method.NAME} is not implemented")
+            code = spec.NOT_IMPLEMENTED
+            if method.INDEX >> 16 == spec.Connection.INDEX:  # these belong on channel 0
+                code = spec.COMMAND_INVALID
+            raise Fault(code, f"unimplemented method {method.NAME}")
         handler(self, method)
 
     def detach(self) -> None:
@@ -153,17 +157,21 @@ class Channel:
         self.outlet.method(self.number, method)
 
     def _own_queue(self, name: Any) -> LeafQueue:
-        """The queue that may be read; an empty name is no name, since nothing can be declared."""
+        """The queue that may be read; no name means the one declared last."""
         directory, tree_id, leaf_id = self._leaf
+        name = name or self._declared
+        if not name:
+            raise Fault(spec.NOT_FOUND, "no previously declared queue")
         if name != leaf_id:
-            raise Fault(
-                spec.ACCESS_REFUSED,
-                f"read access to queue {name!a:.82} in vhost {tree_id!a:.82} refused "
-                f"for user {leaf_id!a:.82}",
-            )
+            raise self._denied("queue", name)
         if not directory.has_queue(tree_id, leaf_id):
             raise _no_queue(name, tree_id)
         return directory.queue(tree_id, leaf_id)
+
+    def _denied(self, kind: str, name: Any) -> Fault:
+        _, tree_id, leaf_id = self._leaf
+        where = f"{kind} {name!a:.82} in vhost {tree_id!a:.82}"
+        return Fault(spec.ACCESS_REFUSED, f"access to {where} refused for user {leaf_id!a:.82}")
 
     def _open(self, _method: Any) -> None:
         raise Fault(spec.CHANNEL_ERROR, "second 'channel.open' seen")
@@ -185,22 +193,27 @@ class Channel:
             queue.pump()
 
     def _declare(self, method: Any) -> None:
-        directory, tree_id, leaf_id = self._leaf
-        name = method.queue
+        directory, tree_id, _ = self._leaf
+        name = method.queue or self._declared
         if not method.passive:
-            raise Fault(
-                spec.ACCESS_REFUSED,
-                f"configure access to queue {name!a:.82} in vhost {tree_id!a:.82} refused "
-                f"for user {leaf_id!a:.82}",
-            )
-        if not directory.has_queue(tree_id, name):
+            raise self._denied("queue", name)
+        if name and not directory.has_queue(tree_id, name):
             raise _no_queue(name, tree_id)
-        queue = self._own_queue(name)
+        queue = self._own_queue(name)  # RabbitMQ would let it look at others
+        self._declared = queue.name
         if not method.nowait:
-            self._send(spec.Queue.DeclareOk(name, queue.ready, queue.consumers))
+            self._send(spec.Queue.DeclareOk(queue.name, queue.ready, queue.consumers))
 
     def _refused(self, method: Any) -> None:
-        raise Fault(spec.ACCESS_REFUSED, f"{method.NAME}: a leaf may only read its queue")
+        queue = getattr(method, "queue", None)
+        if queue is not None:
+            raise self._denied("queue", queue)
+        raise self._denied("exchange", getattr(method, "exchange", None) or "amq.default")
+
+    def _confirm(self, method: Any) -> None:
+        """There will be nothing to confirm, but clients may ask before they are refused."""
+        if not method.nowait:
+            self._send(spec.Confirm.SelectOk())
 
     def _consume(self, method: Any) -> None:
         queue = self._own_queue(method.queue)
@@ -310,6 +323,7 @@ _HANDLERS: dict[int, Callable[[Channel, Any], None]] = {
     spec.Basic.Recover.INDEX: Channel._recover,
     spec.Basic.RecoverAsync.INDEX: Channel._recover,
     spec.Basic.Publish.INDEX: Channel._refused,
+    spec.Confirm.Select.INDEX: Channel._confirm,
     spec.Queue.Declare.INDEX: Channel._declare,
     spec.Queue.Bind.INDEX: Channel._refused,
     spec.Queue.Unbind.INDEX: Channel._refused,

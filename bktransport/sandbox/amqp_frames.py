@@ -36,6 +36,11 @@ INITIAL_FRAME_MAX = 8192  # bytes, until the client has proved who it is (Rabbit
 HIGH_WATER = 1 << 20  # bytes waiting to be sent: from here on nothing is read or delivered
 
 _START = struct.Struct(">BHI")
+_CONTENT = struct.Struct(">HxxQ")
+_PROPERTIES = b"".join(
+    spec.BasicProperties(content_type="application/json", delivery_mode=2).encode()
+)
+_END = bytes([spec.FRAME_END])
 _AROUND = _START.size + 1  # octets of a frame besides its payload
 _TYPES = {spec.FRAME_METHOD, spec.FRAME_HEADER, spec.FRAME_BODY, spec.FRAME_HEARTBEAT}
 _CHANNEL_CODES = {
@@ -133,7 +138,7 @@ def decode_method(payload: bytes) -> Any:
         return spec.methods[index]().decode(payload, 4)
     except _UNDECODABLE:
         # Not chained: the cause may quote the bytes, and with them a password.
-        raise Fault(spec.SYNTAX_ERROR, "fields that can't be read") from None
+        raise Fault(spec.FRAME_ERROR, "cannot decode the fields of a method") from None
 
 
 def _start_ok(payload: bytes) -> Any:
@@ -145,6 +150,10 @@ def _start_ok(payload: bytes) -> Any:
     response = payload[offset : offset + length]
     locale, _ = data.decode_short_string(payload, offset + length)
     return spec.Connection.StartOk(properties, mechanism, response, locale)
+
+
+def _frame(kind: int, channel: int, payload: bytes) -> bytes:
+    return _START.pack(kind, channel, len(payload)) + payload + _END
 
 
 class Outlet:
@@ -171,11 +180,11 @@ class Outlet:
     def content(self, channel: int, method: Any, body: bytes) -> None:
         """Appends a method with its header and its body in as many frames as it takes."""
         self.method(channel, method)
-        properties = spec.BasicProperties(delivery_mode=2)
-        self.out += frame.Header(channel, len(body), properties).marshal()
+        header = _CONTENT.pack(spec.Basic.INDEX, len(body)) + _PROPERTIES
+        self.out += _frame(spec.FRAME_HEADER, channel, header)
         step = self.frame_max - _AROUND
         for at in range(0, len(body), step):
-            self.out += frame.Body(channel, body[at : at + step]).marshal()
+            self.out += _frame(spec.FRAME_BODY, channel, body[at : at + step])
 
     def heartbeat(self) -> None:
         """Appends a heartbeat."""

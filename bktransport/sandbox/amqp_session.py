@@ -43,6 +43,7 @@ _CAPABILITIES = {
     "basic.nack": True,
     "consumer_cancel_notify": True,
     "per_consumer_qos": True,
+    "publisher_confirms": True,
 }
 _LOGIN_REFUSED = (
     "Login was refused using authentication mechanism PLAIN. "
@@ -128,7 +129,8 @@ class Session:
             if since is not None and self._clock() - since > seconds:
                 text = (
                     f"delivery acknowledgement on channel {channel.number} timed out. "
-                    f"Timeout value used: {seconds * 1000:.0f} ms"
+                    f"Timeout value used: {seconds * 1000:.0f} ms. "
+                    "This timeout value can be configured, see consumers doc guide to learn more"
                 )
                 _LOG.info("closing a channel: %s", text)
                 self._close_channel(channel, Fault(spec.PRECONDITION_FAILED, text), 0)
@@ -150,12 +152,14 @@ class Session:
 
     def _handle(self, frame: RawFrame) -> None:
         """Answers one frame; a fault in it ends its channel, the connection, or a bad start."""
-        if frame.kind == spec.FRAME_HEARTBEAT:
+        if frame.kind == spec.FRAME_HEARTBEAT and frame.channel == 0:
             return
         if self.stage is Stage.CLOSE_OK:
             self._await_close_ok(frame)
             return
         try:
+            if frame.kind == spec.FRAME_HEARTBEAT:
+                raise Fault(spec.UNEXPECTED_FRAME, "heartbeat on a channel")
             if frame.channel == 0:
                 self._connection_frame(frame)
             elif self.stage is Stage.RUNNING:
@@ -189,7 +193,7 @@ class Session:
             self._end()
             return
         if index != _AWAITED.get(self.stage):
-            raise Fault(spec.COMMAND_INVALID, f"method {index >> 16}.{index & 0xFFFF} out of order")
+            raise Fault(spec.CHANNEL_ERROR, f"unexpected method in state {self.stage.name.lower()}")
         method = decode_method(frame.payload)
         if self.stage is Stage.START_OK:
             self._start_ok(method)

@@ -18,7 +18,7 @@ __all__ = ["Peer"]
 
 _CHUNK = 65536  # bytes read or sent at a time
 _LINGER = 1.0  # seconds a client has to close after us
-_GOODBYE = 5.0  # seconds a client has to take our last words, or to answer Connection.Close
+_GOODBYE = 2.0  # seconds a client has to take our last words, or to answer Connection.Close
 _WAIT = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 

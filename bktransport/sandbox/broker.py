@@ -35,7 +35,7 @@ from bktransport.sandbox.amqp_socket import Peer
 __all__ = ["EmbeddedBroker"]
 
 _LOG = logging.getLogger("bktransport.sandbox")
-_TICK = 0.1  # seconds: how late a heartbeat or a limit may be noticed
+_TICK = 0.05  # seconds: how late a heartbeat or a limit may be noticed
 _GOODBYE = 1.0  # seconds clients have to answer a forced close
 _MAX_PEERS = 256  # connections at a time
 
@@ -169,7 +169,7 @@ class EmbeddedBroker:
                 peer.session.close(spec.CONNECTION_FORCED, "Closed via management plugin")
             self._flush()
             self._changed.wait_for(lambda: all(peer.closed for peer in peers), _GOODBYE)
-            return self._drop(peers)
+            return self._drop(peers, reset=False)  # the Close can still be read
 
     def drop_connections(self) -> int:
         """Resets every connection, without a word.
@@ -310,9 +310,9 @@ class EmbeddedBroker:
             if gone:
                 self._changed.notify_all()
 
-    def _drop(self, peers: list[Peer]) -> int:
+    def _drop(self, peers: list[Peer], *, reset: bool = True) -> int:
         for peer in peers:
-            peer.close(reset=True)
+            peer.close(reset=reset)
         self._peers.difference_update(peers)
         self._flush()
         return len(peers)
