@@ -6,7 +6,8 @@
 #     PYTHON=python3.12 bash tests/run.sh    with that interpreter
 #
 # Needs Python 3.10 or later with venv. PyPI is asked when the environment is made: the first time, and
-# again when pyproject.toml or the interpreter changed. Stops at the first step that fails.
+# again when pyproject.toml or the interpreter changed. Stops at the first step that fails. The transport
+# is proved on a real RabbitMQ: as root on Debian or Ubuntu its package is installed where it is missing.
 set -euo pipefail
 unset CDPATH PYTHONHOME PYTHONPATH
 
@@ -21,7 +22,12 @@ die() {
 
 # Everything temporary goes here and leaves with us.
 scratch=$(mktemp -d)
-trap 'rm -rf -- "$scratch"' EXIT
+made_policy=
+cleanup() {
+    rm -rf -- "$scratch"
+    [ -z "$made_policy" ] || rm -f -- "$made_policy"
+}
+trap cleanup EXIT
 export TMPDIR=$scratch
 
 # The interpreter: $PYTHON if set, else the first that is recent enough (macOS's own python3 may not be).
@@ -70,6 +76,41 @@ if [ "$(cat "$venv/made-for" 2>/dev/null)" != "$key" ] || ! "$venv/bin/python" -
     make_environment
 fi
 export VIRTUAL_ENV=$venv PATH="$venv/bin:$PATH"
+
+has_rabbitmq() {
+    [ -x /usr/lib/rabbitmq/bin/rabbitmq-server ] || command -v rabbitmq-server >/dev/null
+}
+install_rabbitmq() {
+    # The package would start a service on ports that are not ours to take: packages ask this file
+    # whether they may, and 101 says no. One that is there already is left alone.
+    local policy=/usr/sbin/policy-rc.d answer=0
+    if [ -e "$policy" ]; then
+        "$policy" rabbitmq-server start >/dev/null 2>&1 || answer=$?
+        [ "$answer" = 101 ] || return 0
+    else
+        made_policy=$policy
+        printf '#!/bin/sh\nexit 101\n' >"$policy"
+        chmod 755 "$policy"
+    fi
+    step "apt-get install rabbitmq-server"
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get -qq update </dev/null || true
+    if apt-get -qq install -y --no-install-recommends rabbitmq-server </dev/null >"$scratch/apt" 2>&1; then
+        systemctl --quiet disable rabbitmq-server >/dev/null 2>&1 || true # nor at the next boot
+    else
+        tail -n 20 "$scratch/apt" >&2
+    fi
+    if [ -n "$made_policy" ]; then
+        rm -f -- "$made_policy"
+        made_policy=
+    fi
+}
+if ! has_rabbitmq && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    install_rabbitmq
+fi
+if ! has_rabbitmq; then
+    printf '\nNOT PROVEN: no rabbitmq-server, so the transport is not tried on a real broker (a failure if CI is set); install it, on Debian or Ubuntu: apt-get install rabbitmq-server\n' >&2
+fi
 
 step "ruff format --check"
 ruff format --check .
