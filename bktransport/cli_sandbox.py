@@ -7,10 +7,14 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from bkformat.escape import printable
+
+if TYPE_CHECKING:
+    from bktransport.sandbox import Sandbox
 
 __all__ = ["sandbox"]
 
@@ -64,20 +68,10 @@ def sandbox(
     import json
 
     with _ended() as ended:
-        try:
-            from bktransport.errors import BkTransportError
-            from bktransport.sandbox import Sandbox
-        except ImportError as exc:
-            raise _Trouble(printable(str(exc))) from exc
-        try:
-            running = Sandbox(
-                leaves, quorum, bind=bind, http_port=http_port, amqp_port=amqp_port,
-                amqp_url=amqp_url, management_url=management_url, fail=fail,
-            )  # fmt: skip
-        except (ValueError, BkTransportError) as exc:
-            raise _Trouble(printable(str(exc))) from exc
-        except OSError as exc:
-            raise _Trouble(f"can't start: {_reason(exc)}") from exc
+        running = _start(
+            leaves, quorum, bind=bind, http_port=http_port, amqp_port=amqp_port,
+            amqp_url=amqp_url, management_url=management_url, fail=fail,
+        )  # fmt: skip
         with running:
             if credentials is not None:
                 try:
@@ -87,6 +81,20 @@ def sandbox(
             click.echo(json.dumps({"http": running.url, "amqp": running.amqp}))
             ended.wait()
     return 0
+
+
+def _start(leaves: int, quorum: int | None, **options: Any) -> Sandbox:
+    try:
+        from bktransport.errors import BkTransportError
+        from bktransport.sandbox import Sandbox
+    except ImportError as exc:
+        raise _Trouble(printable(str(exc))) from exc
+    try:
+        return Sandbox(leaves, quorum, **options)
+    except (ValueError, BkTransportError) as exc:
+        raise _Trouble(printable(str(exc))) from exc
+    except OSError as exc:
+        raise _Trouble(f"can't start: {_reason(exc)}") from exc
 
 
 def _reason(error: OSError) -> str:

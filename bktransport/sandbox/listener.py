@@ -69,6 +69,10 @@ class _Handler(WSGIRequestHandler):
             return
         super().run_wsgi()
 
+    def connection_dropped(self, error: BaseException, environ: Any = None) -> None:
+        # By us too, where a reply is to be lost; else the next request would be waited for.
+        self.close_connection = True
+
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
         # The path alone: queries of signed URLs are secrets.
         path = getattr(self, "path", "").partition("?")[0]

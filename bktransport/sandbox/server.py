@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from bktransport.messages import RunStatus
+from bktransport.messages import RunStatus, Topology
 from bktransport.sandbox import credential_files
 from bktransport.sandbox.accounts import Accounts
 from bktransport.sandbox.announcer import Announcer, Broker
@@ -84,33 +84,25 @@ class Sandbox:
         faults = Faults(fail)
         self._closing = threading.Lock()
         with contextlib.ExitStack() as stack:
-            # A thread that would not end in time may still be at a file.
-            place = tempfile.TemporaryDirectory(
-                prefix="bktransport-sandbox-", dir=folder, ignore_cleanup_errors=True
-            )
-            stack.callback(place.cleanup)
-            if broker is None:
-                broker = _broker(bind, amqp_port, amqp_url, management_url)
-            stack.callback(broker.close)
-            self.broker: Broker = broker
-            self.amqp = f"{broker.host}:{broker.port}"
-            self._accounts = Accounts(leaves)
-            for leaf in self._accounts.leaves:
-                token = leaf.token.get_secret_value()
-                broker.add_leaf(self._accounts.topology.tree_id, leaf.leaf_id, token)
-            self._service = Service(Path(place.name), self._accounts, quorum, max_upload_nbytes)
-            self._announcer = Announcer(self._service, broker, faults)
+            place = _folder(stack, folder)
+            self.broker: Broker = broker or _broker(bind, amqp_port, amqp_url, management_url)
+            stack.callback(self.broker.close)
+            self.amqp = f"{self.broker.host}:{self.broker.port}"
+            self._accounts = _accounts(leaves, self.broker)
+            self._service = Service(place, self._accounts, quorum, max_upload_nbytes)
+            self._announcer = Announcer(self._service, self.broker, faults)
             stack.callback(self._announcer.close, _PATIENCE)
             listener = Listener((bind, http_port), ssl_context)
             stack.callback(listener.close, _PATIENCE)
             self.url = f"{'https' if ssl_context else 'http'}://{bind}:{listener.port}"
-            signer, announcer = Signer(url_lifetime), self._announcer
-            listener.start(
-                Application(
-                    self._service, signer, faults, self.url, announcer.add, announcer.tell_run
-                )
-            )
+            listener.start(self._application(Signer(url_lifetime), faults))
             self._stack = stack.pop_all()
+
+    def _application(self, signer: Signer, faults: Faults) -> Application:
+        announcer = self._announcer
+        return Application(
+            self._service, signer, faults, self.url, announcer.add, announcer.tell_run
+        )
 
     def __repr__(self) -> str:
         return f"<Sandbox {self.url} amqp={self.amqp} leaves={len(self._accounts.leaves)}>"
@@ -130,6 +122,11 @@ class Sandbox:
     def credentials(self) -> list[dict[str, Any]]:
         """What each leaf is given: its credentials as the service hands them out, and `host`."""
         return self._accounts.credentials(self.url, self.broker.host, self.broker.port)
+
+    @property
+    def topology(self) -> Topology:
+        """The tree and the branch, as authentication tells them."""
+        return self._accounts.topology
 
     def state(self) -> dict[str, Any]:
         """Uploads, rounds, metrics and the run, as `GET /sandbox/state` has them; no secrets."""
@@ -179,6 +176,24 @@ def _checked(leaves: int, quorum: int | None, bind: str, ports: Sequence[int]) -
     if not loopback:
         raise ValueError(f"bind is {quoted(bind)}, no address on loopback such as '127.0.0.1'")
     return leaves if quorum is None else quorum
+
+
+def _folder(stack: contextlib.ExitStack, parent: str | os.PathLike[str] | None) -> Path:
+    """A folder that the stack removes, but for what a thread that would not end still writes."""
+    made = tempfile.TemporaryDirectory(
+        prefix="bktransport-sandbox-", dir=parent, ignore_cleanup_errors=True
+    )
+    stack.callback(made.cleanup)
+    return Path(made.name)
+
+
+def _accounts(leaves: int, broker: Broker) -> Accounts:
+    """New ones, known to the broker."""
+    accounts = Accounts(leaves)
+    for leaf in accounts.leaves:
+        token = leaf.token.get_secret_value()
+        broker.add_leaf(accounts.topology.tree_id, leaf.leaf_id, token)
+    return accounts
 
 
 def _broker(bind: str, port: int, amqp_url: str | None, management_url: str | None) -> Broker:

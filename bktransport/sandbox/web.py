@@ -17,7 +17,6 @@ from __future__ import annotations
 import ipaddress
 import json
 import logging
-import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -34,6 +33,7 @@ from bktransport.sandbox.faults import Faults
 from bktransport.sandbox.receiving import received_file
 from bktransport.sandbox.service import RefusedError, Round, Service
 from bktransport.sandbox.signing import FILES_PATH, Signer
+from bktransport.text import quoted
 
 __all__ = ["Application"]
 
@@ -101,8 +101,9 @@ class Application:
         except ConnectionError:
             raise
         except OSError as exc:
-            _log.warning("%s: %s", request.path, os.strerror(exc.errno or 0))
-            return _error(507, f"could not be stored: {os.strerror(exc.errno or 0)}")
+            reason = exc.strerror or type(exc).__name__  # without the path, which is ours
+            _log.warning("%s: %s", quoted(request.path)[1:-1], reason)
+            return _error(507, f"the sandbox's disk: {reason}")
         except Exception:  # noqa: BLE001  (no request may end the sandbox, or show a traceback)
             _log.exception("a request failed")
             return _error(500, "the sandbox failed; its log says how")
