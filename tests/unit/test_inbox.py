@@ -36,6 +36,9 @@ POISON = {
     "nulls": bytes(100),
 }
 
+# Said from Python 3.12 on if any thread is left of another test; the child does next to nothing.
+_FORKS = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+
 
 def told(aggregation_id: str) -> bytes:
     return write_event(AggregationReady(aggregation_id))
@@ -111,15 +114,21 @@ def test_poison_is_kept_aside(inbox: Inbox, kind: str) -> None:
     assert inbox.waiting() == []
 
 
-def test_no_bytes_raise_anything_but_are_kept_aside_or_read(inbox: Inbox) -> None:
+def test_no_bytes_raise_anything_but_are_kept_aside_or_read(
+    inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    aside: list[bytes] = []
+    monkeypatch.setattr(inbox, "_put_aside", lambda body, why: aside.append(body))
+    monkeypatch.setattr(inbox, "_keep_aggregation", lambda event: True)
     chance = random.Random(7)
     whole = told("an-id")
-    for _ in range(300):
-        body = bytearray(whole[: chance.randrange(len(whole) + 1)])
-        if body:
-            body[chance.randrange(len(body))] = chance.randrange(256)
+    for _ in range(3000):
+        body = bytearray(whole[: chance.choice([len(whole), chance.randrange(len(whole))])])
+        for _ in range(chance.randrange(3)):
+            if body:
+                body[chance.randrange(len(body))] = chance.randrange(256)
         inbox.commit(bytes(body))
-    assert len(inbox.kept_aside()) > 200
+    assert 1000 < len(aside) < 2900
 
 
 def test_what_is_kept_aside_is_bounded(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,7 +243,7 @@ def test_threads_commit_take_and_mark_at_once(inbox: Inbox, offers: AggregationQ
 
     taker = threading.Thread(target=take)
     taker.start()
-    names = [f"id-{number}" for number in range(100)]
+    names = [f"id-{number}" for number in range(40)]
     for name in [*names, "end"]:
         inbox.commit(told(name))
         offers.arrived()
@@ -254,8 +263,11 @@ def test_files_are_private_while_it_is_written(inbox: Inbox, folder: StateFolder
 @pytest.mark.parametrize("damage", ["text", "cut", "middle"])
 def test_a_damaged_file_is_told_at_the_start(folder: StateFolder, damage: str) -> None:
     inbox = Inbox(folder)
-    for number in range(500):
-        inbox.commit(told(f"id-{number}"))
+    with inbox._database.transaction() as connection:
+        connection.executemany(
+            "INSERT INTO aggregations (aggregation_id, received) VALUES (?, 0)",
+            [(f"id-{number}",) for number in range(500)],
+        )
     inbox.close()
     path = folder.path / "inbox.sqlite3"
     data = path.read_bytes()
@@ -299,6 +311,7 @@ def test_a_full_file_is_an_error_and_room_mends_it(inbox: Inbox) -> None:
     assert inbox.commit(told("a")) == AggregationReady("a")
 
 
+@_FORKS
 def test_a_forked_process_can_t_use_it(inbox: Inbox) -> None:
     outcome = multiprocessing.get_context("fork").SimpleQueue()
 

@@ -138,9 +138,9 @@ def test_two_journals_and_many_threads_write_at_once(folder: StateFolder) -> Non
         journal.finish(journal.begin(f"{number:064x}", number), "stored")
 
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(upload, range(60)))
+        list(pool.map(upload, range(24)))
     records = journals[0].uploads()
-    assert sorted(r.nbytes for r in records) == list(range(60))
+    assert sorted(r.nbytes for r in records) == list(range(24))
     assert {r.state for r in records} == {"stored"}
     for journal in journals:
         journal.close()
