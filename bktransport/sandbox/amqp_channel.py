@@ -52,8 +52,7 @@ class _Consumer:
         self.unacknowledged = 0
 
     def wants(self) -> bool:
-        if self.channel.outlet.full:
-            self.channel.held_back = True
+        if not self.channel.outlet.has_room():
             return False
         if self.no_ack:
             return True
@@ -74,7 +73,6 @@ class Channel:
     Attributes:
         closing: Channel.Close was sent; until the answer all else is ignored.
         consumed: unacknowledged deliveries of consumers.
-        held_back: a delivery waits for room in the outlet.
     """
 
     def __init__(self, number: int, leaf: Leaf, outlet: Outlet, clock: Callable[[], float]) -> None:
@@ -82,7 +80,6 @@ class Channel:
         self.outlet = outlet
         self.closing = False
         self.consumed = 0
-        self.held_back = False
         self.prefetch_all = 0
         self._leaf = leaf
         self._declared = ""  # the queue declared last
@@ -121,12 +118,10 @@ class Channel:
         self._unacknowledged.clear()
         return queues
 
-    def resume(self) -> None:
-        """There is room again: delivers what was held back."""
-        if self.held_back:
-            self.held_back = False
-            for queue in {consumer.queue for consumer in self._consumers.values()}:
-                queue.pump()
+    def pump(self) -> None:
+        """There may be room again: delivers what can be."""
+        for queue in {consumer.queue for consumer in self._consumers.values()}:
+            queue.pump()
 
     def oldest(self) -> float | None:
         """When the delivery was made that waits longest for its acknowledgement."""
@@ -189,8 +184,7 @@ class Channel:
         else:
             self._prefetch = method.prefetch_count
         self._send(spec.Basic.QosOk())
-        for queue in {consumer.queue for consumer in self._consumers.values()}:
-            queue.pump()
+        self.pump()
 
     def _declare(self, method: Any) -> None:
         directory, tree_id, _ = self._leaf

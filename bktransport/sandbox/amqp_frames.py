@@ -162,16 +162,20 @@ class Outlet:
     Attributes:
         out: the bytes; whoever sends them deletes them.
         frame_max: bytes a frame may have, its ends included.
+        refused: something waits for room; whoever makes it sees to that.
     """
 
     def __init__(self) -> None:
         self.out = bytearray()
         self.frame_max = INITIAL_FRAME_MAX
+        self.refused = False
 
-    @property
-    def full(self) -> bool:
-        """Nothing more should be begun until some of it has been sent."""
-        return len(self.out) >= HIGH_WATER
+    def has_room(self) -> bool:
+        """Whether more may be begun; whoever is refused is to be asked again by `refused`."""
+        if len(self.out) < HIGH_WATER:
+            return True
+        self.refused = True
+        return False
 
     def method(self, channel: int, method: Any) -> None:
         """Appends a method frame."""

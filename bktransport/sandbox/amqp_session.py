@@ -87,15 +87,20 @@ class Session:
     def receive(self, data: bytes) -> None:
         """Takes bytes from the client."""
         self._buffer += data
-        self.advance()
+        self._advance()
 
-    def advance(self) -> None:
-        """Handles what has arrived, as long as there is room for the answers."""
+    def resume(self) -> None:
+        """There is room in the outlet again: goes on with what waited for it."""
+        self.outlet.refused = False
         for channel in self._channels.values():
-            channel.resume()
+            channel.pump()
+        self._advance()
+
+    def _advance(self) -> None:
+        """Handles what has arrived, as long as there is room for the answers."""
         if self.stage is Stage.HEADER:
             self._read_header()
-        while not self.outlet.full and self.stage not in (Stage.HEADER, Stage.ENDED):
+        while self.stage not in (Stage.HEADER, Stage.ENDED) and self.outlet.has_room():
             try:
                 frame = cut_frame(self._buffer, self.outlet.frame_max)
             except Fault as fault:

@@ -57,13 +57,11 @@ class Peer:
         selector.register(sock, self._events, self)
 
     def service(self, now: float) -> None:
-        """The socket is ready for something: reads, handles and sends what can be."""
+        """The socket is ready for something: reads and handles what came; `flush` is to follow."""
         try:
             if self._greeting and not self._greet():
                 return
-            if self._read(now):
-                self.flush(now)
-            else:
+            if not self._read(now):
                 self.close()
         except OSError:  # TLS errors among them
             self.close()
@@ -73,7 +71,7 @@ class Peer:
         if self.closed or self._greeting:
             return
         try:
-            while self._send(now) and self._resume():
+            while self._send(now) and self._resume(now):
                 pass
         except OSError:
             self.close()
@@ -135,7 +133,7 @@ class Peer:
 
     def _read(self, now: float) -> bool:
         """Reads what is there, as far as there is room; False at the end of the stream."""
-        while not self.session.outlet.full:
+        while self.session.outlet.has_room():
             try:
                 data = self._sock.recv(_CHUNK)
             except _WAIT:
@@ -145,10 +143,13 @@ class Peer:
             self._heard = now
             if not self._done:
                 self.session.receive(data)
-            # TLS may hold more that no selector knows of.
-            if not isinstance(self._sock, ssl.SSLSocket) or not self._sock.pending():
+            if not self._holds_more():
                 return True
         return True
+
+    def _holds_more(self) -> bool:
+        """Whether TLS has bytes decrypted already, of which no selector knows."""
+        return isinstance(self._sock, ssl.SSLSocket) and self._sock.pending() > 0
 
     def _send(self, now: float) -> bool:
         """Sends; whether all of it went."""
@@ -162,9 +163,13 @@ class Peer:
             self._spoke = now
         return True
 
-    def _resume(self) -> bool:
-        """There is room again; whether that led to anything to send."""
-        self.session.advance()
+    def _resume(self, now: float) -> bool:
+        """Goes on with what waited for room; whether that led to anything to send."""
+        if not self.session.outlet.refused:
+            return False
+        self.session.resume()
+        if self._holds_more():
+            self._read(now)
         return bool(self.session.outlet.out)
 
     def _after_sending(self, now: float) -> None:
@@ -177,7 +182,7 @@ class Peer:
             with contextlib.suppress(OSError):
                 self._sock.shutdown(socket.SHUT_WR)
         events = selectors.EVENT_WRITE if out else 0
-        self._watch(events if self.session.outlet.full else events | selectors.EVENT_READ)
+        self._watch(events | selectors.EVENT_READ if self.session.outlet.has_room() else events)
 
     def _watch(self, events: int) -> None:
         if events != self._events:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pika
+import trustme
 from pika import frame, spec
 
 from bktransport.sandbox.broker import EmbeddedBroker
@@ -16,6 +18,16 @@ from bktransport.sandbox.broker import EmbeddedBroker
 TREE, LEAF, PASSWORD = "tree-1", "leaf-1", "canary-4f1c"
 HEADER = b"AMQP\x00\x00\x09\x01"
 LIMIT = 20.0  # seconds: long, for a slow machine; nothing waits for it to pass
+
+
+def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """For a broker at 127.0.0.1, and for a client that trusts it."""
+    authority = trustme.CA()
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(server)
+    client = ssl.create_default_context()
+    authority.configure_trust(client)
+    return server, client
 
 
 @contextlib.contextmanager
@@ -87,8 +99,12 @@ START = HEADER + login() + tune() + OPEN + CHANNEL
 class Raw:
     """A client that sends what it is told and decodes what comes."""
 
-    def __init__(self, made: EmbeddedBroker, sent: bytes = b"") -> None:
+    def __init__(
+        self, made: EmbeddedBroker, sent: bytes = b"", tls: ssl.SSLContext | None = None
+    ) -> None:
         self.sock = socket.create_connection((made.host, made.port), timeout=LIMIT)
+        if tls is not None:
+            self.sock = tls.wrap_socket(self.sock, server_hostname="127.0.0.1")
         self._buffer = b""
         self.send(sent)
 

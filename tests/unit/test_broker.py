@@ -14,7 +14,6 @@ from typing import Any
 import pika
 import pika.exceptions
 import pytest
-import trustme
 from pika import spec
 
 from bktransport.sandbox.broker import EmbeddedBroker
@@ -28,6 +27,7 @@ from .amqp import (
     Raw,
     broker,
     connection,
+    contexts,
     eventually,
     get,
     login,
@@ -603,15 +603,6 @@ def test_frozen_it_can_still_be_ended(made: EmbeddedBroker, end: str) -> None:
 
 
 # TLS
-
-
-def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    authority = trustme.CA()
-    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("127.0.0.1").configure_cert(server)
-    client = ssl.create_default_context()
-    authority.configure_trust(client)
-    return server, client
 
 
 def test_tls() -> None:

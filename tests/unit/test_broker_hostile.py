@@ -6,6 +6,7 @@ import contextlib
 import random
 import resource
 import socket
+import ssl
 import struct
 import time
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ from .amqp import (
     Raw,
     broker,
     connection,
+    contexts,
     eventually,
     get,
     login,
@@ -245,18 +247,25 @@ def test_too_many_connections(made: EmbeddedBroker) -> None:
     alone(made)
 
 
-def test_one_who_does_not_read_costs_little(made: EmbeddedBroker) -> None:
+@pytest.mark.parametrize("encrypted", [False, True])
+def test_one_who_does_not_read_costs_little(encrypted: bool) -> None:
     """Deliveries without a limit and questions without end: nothing piles up."""
+    server, client = contexts() if encrypted else (None, None)
+    with broker(ssl_context=server) as made:
+        read_nothing(made, client)
+
+
+def read_nothing(made: EmbeddedBroker, tls: ssl.SSLContext | None) -> None:
     body = bytes(100_000)
     for _ in range(200):
         made.publish(TREE, LEAF, body)
-    with Raw(made, START + method(1, spec.Basic.Consume(queue=LEAF))) as raw:
+    with Raw(made, START + method(1, spec.Basic.Consume(queue=LEAF)), tls) as raw:
         raw.until(spec.Basic.ConsumeOk)
         raw.sock.settimeout(0.3)
         with contextlib.suppress(TimeoutError):
             while True:
                 raw.sock.sendall(method(1, spec.Basic.Get(queue=LEAF)) * 1000)
-        (peer,) = (one for one in made._peers if one.session._buffer or one.session.outlet.out)
+        (peer,) = made._peers
         assert len(peer.session.outlet.out) < (1 << 20) + 2 * len(body)
         assert len(peer.session._buffer) < 1 << 18
         assert made.depth(TREE, LEAF)[0] > 100
@@ -269,4 +278,3 @@ def test_one_who_does_not_read_costs_little(made: EmbeddedBroker) -> None:
                 break
         assert isinstance(ready, spec.Basic.GetEmpty)
         assert made.depth(TREE, LEAF) == (0, 200)
-    alone(made)
