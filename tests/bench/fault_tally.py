@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,6 +73,8 @@ class Run:
         runs: how often the fault is to be played.
         folder: an empty one.
         published: with the published client rather than ours.
+        seconds: after which no further fault is begun.
+        played: how often it was played so far.
     """
 
     name: str
@@ -78,13 +82,19 @@ class Run:
     runs: int
     folder: Path
     published: bool = False
+    seconds: float = math.inf
+    played: int = 0
 
     def steps(self) -> Iterator[int]:
         """0, 1, 2 ..., and now and then a word on how far it is."""
         who = "branchkey" if self.published else "bktransport"
+        end = time.monotonic() + self.seconds
         for step in range(self.runs):
+            if time.monotonic() > end:
+                return
             if self.runs >= 20 and step and step % (self.runs // 4) == 0:
                 print(f"{self.name}, {who}: {step}/{self.runs}", file=sys.stderr, flush=True)
+            self.played = step + 1
             yield step
 
 

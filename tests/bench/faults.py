@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
+import math
 import subprocess
 import sys
 import tempfile
@@ -40,15 +42,17 @@ SCENARIOS = {
 }
 
 
-def played(scenario: Scenario, seed: int, runs: int, *, published: bool = False) -> Tally:
-    """Play a scenario in a temporary folder.
+def played(
+    scenario: Scenario, seed: int, runs: int, *, published: bool = False, seconds: float = math.inf
+) -> Tally:
+    """Play a scenario in a temporary folder, for so long at most.
 
     Raises:
         NotProvenError: this machine can't.
     """
     with tempfile.TemporaryDirectory(prefix="faults-") as folder:
         rng = Random(f"{seed}-{scenario.name}")
-        return scenario.play(Run(scenario.name, rng, runs, Path(folder), published))
+        return scenario.play(Run(scenario.name, rng, runs, Path(folder), published, seconds))
 
 
 def _arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
@@ -59,6 +63,9 @@ def _arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--broker-runs", type=int, default=200, help="starts of a real RabbitMQ")
     parser.add_argument("--only", action="append", choices=list(SCENARIOS), metavar="NAME")
     parser.add_argument("--ours", action="store_true", help="without the published client")
+    parser.add_argument(
+        "--minutes", type=float, default=math.inf, help="that one fault takes at most; then stop"
+    )
     parser.add_argument("--jobs", type=int, default=2, help="faults at a time")
     parser.add_argument("--markdown", action="store_true", help="print the README's table")
     parser.add_argument("--list", action="store_true", help="print the names")
@@ -74,10 +81,13 @@ def _runs(scenario: Scenario, given: argparse.Namespace) -> int:
     return int(paces[scenario.pace])
 
 
-def _told(scenario: Scenario, seed: int, runs: int, *, published: bool) -> Tally:
+def _told(
+    scenario: Scenario, given: argparse.Namespace, runs: int, *, published: bool = False
+) -> Tally:
     """A tally in any case: one that says what went wrong, if need be."""
     try:
-        return played(scenario, seed, runs, published=published)
+        seconds = 60 * given.minutes
+        return played(scenario, given.seed, runs, published=published, seconds=seconds)
     except NotProvenError as exc:
         return Tally(notes=[f"NOT PROVEN: {exc}"])
     except Exception as exc:  # noqa: BLE001  (the others are played all the same)
@@ -89,17 +99,17 @@ def _play(name: str, given: argparse.Namespace) -> None:
     """Print both tallies as JSON."""
     scenario = SCENARIOS[name]
     runs = _runs(scenario, given)
-    tallies = [_told(scenario, given.seed, runs, published=False)]
+    tallies = [_told(scenario, given, runs)]
     if scenario.published and not given.ours:
         runs = min(runs, scenario.published)
-        tallies.append(_told(scenario, given.seed, runs, published=True))
+        tallies.append(_told(scenario, given, runs, published=True))
     print(json.dumps([asdict(tally) for tally in tallies]))
 
 
 def _in_child(name: str, given: argparse.Namespace) -> list[Tally]:
     options = [
         f"--{option.replace('_', '-')}={getattr(given, option)}"
-        for option in ("seed", "runs", "slow_runs", "broker_runs")
+        for option in ("seed", "runs", "slow_runs", "broker_runs", "minutes")
     ]
     command = [sys.executable, __file__, "--play", name, *options]
     command += ["--ours"] if given.ours else []
@@ -145,6 +155,7 @@ def _print(rows: Sequence[tuple[str, ...]], markdown: bool) -> None:
 
 
 def _main() -> int:
+    logging.getLogger().addHandler(logging.NullHandler())  # warnings are what faults are for
     given = _arguments()
     if given.list:
         print(*SCENARIOS, sep="\n")
