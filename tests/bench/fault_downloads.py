@@ -11,7 +11,6 @@ from pathlib import Path
 
 import fault_paths  # noqa: F401
 import numpy as np
-from bkformat import ArraySpec, UpdateSchema, build_update
 from fault_peers import Outcome, Peer, broker, peer
 from fault_service import Fault, Service
 from fault_tally import Run, Scenario, Tally
@@ -27,6 +26,8 @@ from hostile_http import (
     redirect,
     reply,
 )
+
+from bkformat import ArraySpec, UpdateSchema, build_update
 
 __all__ = ["SCENARIOS", "aggregate", "fetch", "start_tally"]
 
@@ -58,9 +59,21 @@ def start_tally(run: Run) -> Tally:
 
 def fetch(
     run: Run, tally: Tally, client: Peer, service: Service, fault: Fault | None,
-    deadline: float | None = None,
+    deadline: float | None = None, *,
+    ready: Callable[[], object] | None = None, ignore: Path | None = None,
 ) -> None:  # fmt: skip
-    """One download under a fault, with or without an old file where the new one is to go."""
+    """One download under a fault, with or without an old file where the new one is to go.
+
+    Args:
+        run: gives the content.
+        tally: what comes of it is added here.
+        client: downloads.
+        service: serves the file, or meets the fault.
+        fault: of this download.
+        deadline: seconds for it.
+        ready: called when the old file is in its place.
+        ignore: another file of the folder that may stay.
+    """
     file_id = f"aggregate-{tally.runs}"
     good = aggregate(run)
     service.files[file_id] = good
@@ -70,24 +83,28 @@ def fetch(
     old = aggregate(run) if run.rng.random() < 0.7 else None
     if old is not None:
         target.write_bytes(old)
+    if ready is not None:
+        ready()
     service.fault = fault
     began = time.monotonic()
     outcome = client.download(file_id, deadline)
     late = time.monotonic() - began - (deadline or 3600)
     service.fault = None
     del service.files[file_id]
-    _judge(tally, outcome, target, good, old)
+    folder.chmod(0o700)
+    _judge(tally, outcome, target, good, old, ignore)
     if late > _GRACE and not isinstance(outcome.value, str):
         tally.add("past the deadline")
     target.unlink(missing_ok=True)
 
 
 def _judge(
-    tally: Tally, outcome: Outcome, target: Path, good: bytes, old: bytes | None
+    tally: Tally, outcome: Outcome, target: Path, good: bytes, old: bytes | None,
+    ignore: Path | None,
 ) -> None:  # fmt: skip
     tally.runs += 1
     found = target.read_bytes() if target.exists() else None
-    litter = [path for path in target.parent.iterdir() if path != target]
+    litter = [path for path in target.parent.iterdir() if path not in (target, ignore)]
     for path in litter:
         path.unlink()
     tally.add("litter", len(litter))

@@ -13,16 +13,17 @@ from random import Random
 from typing import Any
 
 import fault_paths  # noqa: F401
+from fault_peers import Ours, Peer, broker, peer, until
+from fault_tally import NotProvenError, Run, Scenario, Tally
+from interop.rabbitmq import RabbitNode, find
+from proxy import TcpProxy
+
 from bktransport.errors import BrokerError
 from bktransport.inbox import Inbox
 from bktransport.messages import AggregationReady, RunStatusChanged, write_event
 from bktransport.sandbox import Sandbox
 from bktransport.sandbox.faults import POISONS
 from bktransport.state import StateFolder
-from fault_peers import Ours, Peer, broker, peer, until
-from fault_tally import NotProvenError, Run, Scenario, Tally
-from interop.rabbitmq import RabbitNode, find
-from proxy import TcpProxy
 
 __all__ = ["SCENARIOS", "Mail"]
 
@@ -161,7 +162,7 @@ def _restart(run: Run) -> Tally:
 
 
 def _rabbit_killed(run: Run) -> Tally:
-    """kill -9 of a real RabbitMQ while it is sent messages; what it confirmed must come."""
+    """Kill -9 of a real RabbitMQ while it is sent messages; what it confirmed must come."""
     if (found := find())[0] is None:
         raise NotProvenError(found[1])
     with (

@@ -15,6 +15,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import fault_paths
+from fault_tally import NotProvenError, Run
+from interop.environments import environment
+
 from bkformat import UpdateChangedError
 from bktransport import (
     BkTransportError,
@@ -22,8 +25,6 @@ from bktransport import (
     OutcomeUnknownError,
 )
 from bktransport.sandbox.broker import EmbeddedBroker
-from fault_tally import NotProvenError, Run
-from interop.environments import environment
 
 __all__ = ["Ours", "Outcome", "Peer", "Published", "broker", "peer", "until"]
 

@@ -10,8 +10,9 @@ from types import TracebackType
 from typing import Any
 
 import fault_paths  # noqa: F401
-from bktransport.sandbox.broker import EmbeddedBroker
 from hostile_http import Behaviour, Exchange, HostileServer, Request, reply
+
+from bktransport.sandbox.broker import EmbeddedBroker
 
 __all__ = ["LEAF", "TREE", "Fault", "Service"]
 

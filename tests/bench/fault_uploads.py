@@ -13,13 +13,14 @@ from urllib.parse import urlsplit
 
 import fault_paths  # noqa: F401
 import numpy as np
-from bkformat import write_update
-from bktransport.sandbox import Sandbox
 from fault_peers import Ours, Outcome, Peer, broker, peer
 from fault_service import Fault, Service
 from fault_tally import Run, Scenario, Tally
 from hostile_http import Behaviour, HostileServer, Request, early, redirect, reply
 from proxy import TcpProxy
+
+from bkformat import write_update
+from bktransport.sandbox import Sandbox
 
 __all__ = ["SCENARIOS", "Made", "judge", "new_update"]
 
