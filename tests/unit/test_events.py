@@ -11,6 +11,7 @@ import ssl
 import threading
 import traceback
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 
 import pika
 import pytest
@@ -19,6 +20,7 @@ from pika import spec
 from pika.frame import Method
 from pydantic import SecretStr
 
+from bktransport.amqp import Session
 from bktransport.errors import BrokerError, StateError
 from bktransport.events import BrokerAddress, Consumer
 from bktransport.sandbox.broker import EmbeddedBroker
@@ -133,6 +135,21 @@ def test_what_can_t_be_kept_is_held_and_told_and_kept_later(
     until(lambda: broker.depth("tree", "leaf") == (0, 0))
     assert receiving.got == [b"0", b"1", b"2"]
     assert receiving.consumer.error is None
+
+
+def test_a_refusal_is_not_hammered_at_and_close_does_not_wait_for_the_next_try(
+    broker: EmbeddedBroker,
+) -> None:
+    address = BrokerAddress("127.0.0.1", broker.port, "tree", "leaf", SecretStr("wrong"), "leaf")
+    with _captured() as records:
+        consumer = Consumer(address, lambda *_: None, longest_pause=10_000)
+        consumer.start()
+        with pytest.raises(BrokerError):
+            consumer.wait_connected(WAIT)
+        threading.Event().wait(1.0)  # other losses are tried again within 0.2 s
+        consumer.close(timeout=WAIT)
+    assert not consumer._thread.is_alive()
+    assert len([r for r in records if r.getMessage() == "refused a login"]) == 1
 
 
 def test_a_queue_that_goes_away_is_told_and_found_again(
@@ -306,11 +323,24 @@ def _captured() -> Iterator[list[logging.LogRecord]]:
 
 
 def test_a_broker_that_says_the_password_back_is_redacted() -> None:
-    from bktransport.amqp import Session
-
     address = BrokerAddress("127.0.0.1", 1, "tree", "leaf", SecretStr(CANARY), "leaf")
     session = Session(address, lambda *_: None, lambda: None)
     assert session._shown(f"no {CANARY}!") == "'no ***!'"
+    session.stop()
+    session.run()
+
+
+@pytest.mark.parametrize("why", ["closed", "stopped", "open"])
+def test_nothing_is_kept_on_a_closed_channel_or_after_stop(why: str) -> None:
+    calls: list[object] = []
+    address = BrokerAddress("127.0.0.1", 1, "tree", "leaf", SecretStr(CANARY), "leaf")
+    session = Session(address, lambda *message: calls.append(message), lambda: None)
+    if why == "stopped":
+        session.stop()
+    channel = SimpleNamespace(is_open=why != "closed", basic_ack=calls.append)
+    method = SimpleNamespace(redelivered=True, delivery_tag=7)
+    session._received(channel, method, None, b"x")
+    assert calls == ([(b"x", True), 7] if why == "open" else [])
     session.stop()
     session.run()
 

@@ -17,6 +17,11 @@ from bktransport.inbox import AggregationQueue, Inbox
 from bktransport.messages import AggregationReady, RunStatusChanged, write_event
 from bktransport.state import StateFolder
 
+
+def told(aggregation_id: str) -> bytes:
+    return write_event(AggregationReady(aggregation_id))
+
+
 POISON = {
     "not JSON": b"hello",
     "wrong shape": b"[1, 2]",
@@ -31,6 +36,7 @@ POISON = {
     "deep": b"[" * 60_000,
     "deep objects": b'{"a":' * 10_000,
     "a giant number": b'{"message_type": ' + b"9" * 50_000 + b"}",
+    "long, and else good": told("an-id") + b" " * (1 << 16),
     "huge": b'{"x": "' + b"y" * 1_000_000 + b'"}',
     "empty": b"",
     "nulls": bytes(100),
@@ -38,10 +44,6 @@ POISON = {
 
 # Said from Python 3.12 on if any thread is left of another test; the child does next to nothing.
 _FORKS = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-
-
-def told(aggregation_id: str) -> bytes:
-    return write_event(AggregationReady(aggregation_id))
 
 
 @pytest.fixture
