@@ -5,9 +5,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import signal
 import sys
 import threading
 from collections.abc import Iterable, Iterator
@@ -15,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bkformat.cli_write import Refused, build, convert, nbytes_option, repair
+from bkformat import shell
+from bkformat.cli_write import build, convert, nbytes_option, repair
 from bkformat.escape import printable
 from bkformat.render import FORMATS, Entry, Tally, describe_trouble
 
@@ -27,21 +25,11 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 80}
 _KINDS = click.Choice(["update", "aggregate"])
-_NUMPY_THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
 
 
-class _Commands(click.Group):
-    """Subcommands in the order of their use."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self.commands)
-
-
-@click.group(cls=_Commands, context_settings=_SETTINGS)
-@click.option("--version", is_flag=True, is_eager=True, expose_value=False,
-              help="Show the version.", callback=lambda *given: _show_version(*given))  # fmt: skip
+@click.group(cls=shell.Commands, context_settings=shell.SETTINGS)
+@shell.version_option("bkformat")
 def cli() -> None:
     """Write, validate and inspect federated-learning updates without ever executing them.
 
@@ -49,90 +37,13 @@ def cli() -> None:
     """
 
 
-def _show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
-    if not wanted:
-        return
-    from importlib.metadata import version
-
-    click.echo(f"bkformat {version('bkformat')}")
-    ctx.exit()
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; the console script's entry point."""
-    for name in _NUMPY_THREADS:  # numpy's own threads only get in the way of ours
-        os.environ.setdefault(name, "1")
-    _end_by_exceptions()
-    try:
-        code = cli.main(arguments, prog_name="bkformat", standalone_mode=False)
-        sys.stdout.flush()
-    except click.UsageError as exc:
-        exc.show()
-        code = 2
-    except click.ClickException as exc:
-        _complain(exc.format_message())
-        code = exc.exit_code if isinstance(exc, Refused) else 2
-    except _Ended as exc:
-        code = 128 + exc.number
-    except (click.Abort, KeyboardInterrupt):
-        _complain("interrupted")
-        code = 130
-    except (BrokenPipeError, _PipeClosed):
-        # Whoever read our output has had enough; nothing may be written at exit either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 2
-    except OSError as exc:
-        _complain(f"{_name_of(exc)}{describe_trouble(exc)}")
-        code = 2
-    except Exception as exc:  # noqa: BLE001  (a person gets a line, never a traceback)
-        _complain(f"internal error, please report it: {type(exc).__name__}: {printable(str(exc))}")
-        code = 2
-    sys.exit(code)
-
-
-class _Ended(BaseException):
-    """The process was told to end; temporary files are removed on the way out."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
-
-
-def _end_by_exceptions() -> None:
-    """SIGTERM and SIGHUP unwind the stack, as Ctrl-C does; an ignored one stays ignored."""
-
-    def end(number: int, _: object) -> None:
-        raise _Ended(number)
-
-    for name in ("SIGTERM", "SIGHUP"):
-        number = getattr(signal, name, None)
-        with contextlib.suppress(ValueError):  # in a thread other than the main one
-            if number is not None and signal.getsignal(number) is signal.SIG_DFL:
-                signal.signal(number, end)
-
-
-class _PipeClosed(Exception):  # noqa: N818  (no error: the reader has had enough)
-    """Standard output was closed; click would end a BrokenPipeError with 1, which means refused."""
+    shell.run(cli, "bkformat", arguments)
 
 
 def _complain(message: str) -> None:
-    click.echo(f"bkformat: {message}", err=True)
-
-
-def _name_of(error: OSError) -> str:
-    return f"{printable(os.fsdecode(error.filename))}: " if error.filename is not None else ""
-
-
-def _print(pieces: Iterable[str]) -> None:
-    """Write what a renderer yields, whatever the terminal's encoding can show."""
-    with contextlib.suppress(AttributeError, ValueError):
-        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    try:
-        for piece in pieces:
-            sys.stdout.write(piece)
-        sys.stdout.flush()
-    except BrokenPipeError as exc:
-        raise _PipeClosed from exc
+    shell.complain("bkformat", message)
 
 
 # --- validate --------------------------------------------------------------------------------
@@ -173,7 +84,7 @@ def validate(
     tally = Tally()
     outcomes = judge_paths(expand(paths, _skipped), jobs=jobs, options=options)
     entries = progress.follow(_complaining(outcomes))
-    _print(FORMATS[form](entries, tally, quiet))
+    shell.write(FORMATS[form](entries, tally, quiet))
     return tally.exit_code()
 
 
@@ -265,7 +176,7 @@ def inspect(
             list(_complaining([item.entry]))
             yield item
 
-    _print(renderer(complaining(), tally))
+    shell.write(renderer(complaining(), tally))
     return tally.exit_code()
 
 
@@ -303,7 +214,7 @@ def diff(a: str, b: str, schema: str | None, form: str, quiet: bool) -> int:
     except InvalidUpdateError as exc:
         trouble = f"can't be compared: {printable(exc.report.summary())}"
         raise click.ClickException(f"{printable(exc.path or '')} {trouble}") from exc
-    _print((diff_json if form == "json" else diff_text)(found, a, b, names))
+    shell.write((diff_json if form == "json" else diff_text)(found, a, b, names))
     return 0 if found.equal else 1
 
 

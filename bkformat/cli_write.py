@@ -13,22 +13,17 @@ from typing import TYPE_CHECKING
 import click
 
 from bkformat.escape import printable
+from bkformat.shell import Refused
 
 if TYPE_CHECKING:
     from bkformat.schema import UpdateSchema
 
-__all__ = ["Refused", "build", "convert", "nbytes_option", "repair"]
+__all__ = ["build", "convert", "nbytes_option", "repair"]
 
 _DTYPES = click.Choice(
     ["float16", "float32", "float64", "int8", "uint8", "int16", "uint16", "int32", "uint32",
      "int64", "uint64", "bool"]
 )  # fmt: skip
-
-
-class Refused(click.ClickException):
-    """The input is refused, in one line."""
-
-    exit_code = 1
 
 
 def nbytes_option(_: click.Context, __: click.Parameter, text: str | None) -> int | None:

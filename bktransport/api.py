@@ -12,10 +12,10 @@ import errno
 import logging
 import os
 import ssl
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 from urllib.parse import urlsplit
 
 import requests
@@ -35,9 +35,12 @@ from bktransport.messages import read_error
 from bktransport.redaction import Redactor, muted_urllib3
 from bktransport.text import origin, quoted
 
-__all__ = ["Connector", "Login", "Reply", "refusal"]
+__all__ = ["Connector", "Login", "Progress", "Reply", "refusal"]
 
 _LOG = logging.getLogger("bktransport")
+
+Progress: TypeAlias = Callable[[int, int | None], None]
+"""Called with bytes done, and bytes in all or None; what it raises ends the transfer."""
 
 _MAX_REPLY_NBYTES = 1 << 20
 _PIECE_NBYTES = 1 << 18
@@ -133,7 +136,7 @@ class Connector:
                 content = _whole(attempt, response)
             except (NoResponseError, InvalidMessageError):
                 # A refusal stands, even where what it says can't be read.
-                if response.status_code < 400:
+                if response.status_code < 300:
                     raise
                 content = b""
             peer = None if self.proxy_of(url) else attempt.peer
@@ -160,7 +163,7 @@ class Connector:
         trusted = self._trusted()
         if isinstance(trusted, str) and not os.path.exists(trusted):
             raise LastingError(f"{origin(url)}: no file {quoted(trusted)} with CA certificates")
-        with muted_urllib3(), requests.Session() as session:
+        with muted_urllib3(), _Session() as session:
             session.trust_env = False  # no netrc; what else it means is done here
             session.headers["User-Agent"] = "bktransport"
             adapter = AttemptAdapter(attempt)
@@ -180,7 +183,15 @@ class Connector:
             )
             _LOG.debug("%s %s: HTTP %d", method, origin(url), response.status_code)
             with response:
+                attempt.check()
                 yield response
+
+
+class _Session(requests.Session):
+    """Follows no redirect, nor reads the whole of its body as requests does all the same."""
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        return None
 
 
 def _check_ca(path: str) -> None:
@@ -218,6 +229,7 @@ def pieces(attempt: Attempt, response: requests.Response) -> Iterator[bytes]:
     while piece := attempt.run(lambda: response.raw.read1(_PIECE_NBYTES, decode_content=False)):
         received += len(piece)
         yield piece
+    attempt.check()
     expected = response.headers.get("Content-Length", "")
     if expected.isdecimal() and received < int(expected) and response.raw.length_remaining != 0:
         raise NoResponseError(f"the reply ended after {received} of {int(expected)} bytes")

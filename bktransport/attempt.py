@@ -182,26 +182,30 @@ class Attempt:
                 `LastingError` where none will; the original exception is left out
                 on purpose, for it quotes URLs.
         """
-        words, kind = "", NoResponseError
         try:
-            result = action()
+            return action()
         except (
             requests.RequestException, urllib3.exceptions.HTTPError, http.client.HTTPException,
             OSError, ValueError,
         ) as exc:  # fmt: skip
             words = _in_words(exc, self._timeout)
-            if _is_lasting(exc):
-                kind = LastingError
-            elif self.peer is None:
-                kind = NotSentError
-        # A connection that was shut looks like a body that has ended.
-        if self._over or (words and not self._deadline.left()):
-            raise self._too_late()
-        if not words:
-            return result
+            kind = LastingError if _is_lasting(exc) else NoResponseError
         if self.refused:
             raise leads_inside(self._where)
+        if not self._deadline.left():
+            raise self._too_late()
+        self.check()
+        kind = NotSentError if self.peer is None and kind is not LastingError else kind
         raise kind(f"{self._where}: {words}")
+
+    def check(self) -> None:
+        """Look whether the connection was shut: that looks like a body or headers that have ended.
+
+        Raises:
+            DeadlineError: it was, since the time is over.
+        """
+        if self._over:
+            raise self._too_late()
 
     def _too_late(self) -> DeadlineError:
         return DeadlineError(f"{self._where}: not done within {self._deadline.seconds:g} s")

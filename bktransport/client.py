@@ -21,7 +21,7 @@ from pydantic import SecretStr
 
 from bkformat import UpdateSchema, ValidatedUpdate, validate_file
 from bktransport import compat
-from bktransport.api import Connector, Login, Reply, refusal
+from bktransport.api import Connector, Login, Progress, Reply, refusal
 from bktransport.attempt import Deadline
 from bktransport.config import Credentials, as_credentials, checked_host, credentials_from
 from bktransport.download import Downloader, DownloadRules
@@ -44,7 +44,7 @@ from bktransport.redaction import Redactor
 from bktransport.retries import retried
 from bktransport.state import StateFolder, default_state
 from bktransport.tls import broker_context
-from bktransport.upload import Progress, Uploader, check_gate
+from bktransport.upload import Uploader, check_gate
 
 __all__ = ["Client"]
 
@@ -196,6 +196,15 @@ class Client:
     def is_authenticated(self) -> bool:
         """Whether `authenticate` succeeded."""
         return self._topology is not None
+
+    @property
+    def topology(self) -> Topology:
+        """Where the leaf stands: tree_id and branch_id.
+
+        Raises:
+            AuthenticationError: `authenticate` was not called.
+        """
+        return self._authenticated()
 
     @property
     def schema(self) -> UpdateSchema | None:

@@ -19,13 +19,12 @@ import requests
 from bkformat import UpdateSchema, check_file
 from bkformat.output import Output, replacing
 from bktransport.addresses import Address, named_address, nearness
-from bktransport.api import Connector, Login, near, pieces, refusal, retry_after
+from bktransport.api import Connector, Login, Progress, near, pieces, refusal, retry_after
 from bktransport.attempt import Attempt, Deadline, leads_inside
 from bktransport.errors import InvalidAggregateError, InvalidMessageError, ResponseError
 from bktransport.messages import download_path, read_download
 from bktransport.retries import retried
 from bktransport.text import origin, quoted
-from bktransport.upload import Progress
 
 __all__ = ["DownloadRules", "Downloader"]
 

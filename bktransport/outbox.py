@@ -6,10 +6,11 @@ import logging
 from typing import Literal, TypeAlias
 
 from bkformat import UpdateChangedError, ValidatedUpdate
+from bktransport.api import Progress
 from bktransport.attempt import Deadline
 from bktransport.errors import NoResponseError, OutcomeUnknownError, ResponseError, StateError
 from bktransport.journal import Journal
-from bktransport.upload import Progress, Uploader
+from bktransport.upload import Uploader
 
 __all__ = ["send"]
 

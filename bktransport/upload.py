@@ -11,11 +11,11 @@ reply got lost. Only what surely changed nothing is tried again.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator
-from typing import TypeAlias
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 from bkformat import UpdateSchema, ValidatedUpdate
-from bktransport.api import Connector, Login, Reply, refusal
+from bktransport.api import Connector, Login, Progress, Reply, refusal
 from bktransport.attempt import Deadline, LastingError, NotSentError
 from bktransport.errors import (
     DeadlineError,
@@ -26,10 +26,7 @@ from bktransport.errors import (
 from bktransport.messages import UPLOAD_PATH, read_upload, upload_fields
 from bktransport.retries import BUSY, retried
 
-__all__ = ["Progress", "UploadBody", "Uploader", "check_gate"]
-
-Progress: TypeAlias = Callable[[int, int | None], None]
-"""Called with bytes done, and bytes in all or None; what it raises ends the transfer."""
+__all__ = ["UploadBody", "Uploader", "check_gate"]
 
 _PIECE_NBYTES = 1 << 17
 """A piece must be sent within one timeout, on a slow line too."""
@@ -102,11 +99,20 @@ class UploadBody:
 
     def _pieces(self) -> Iterator[bytes | memoryview]:
         yield self._head
-        for block in self._update.blocks():
+        for block in _ahead(self._update.blocks()):
             view = memoryview(block)
             for start in range(0, len(view), _PIECE_NBYTES):
                 yield view[start : start + _PIECE_NBYTES]
         yield self._tail
+
+
+def _ahead(blocks: Iterator[bytes]) -> Iterator[bytes]:
+    """The blocks, each read and hashed while the one before it is being sent."""
+    with ThreadPoolExecutor(1, "bktransport-upload") as worker:
+        coming = worker.submit(next, blocks, None)
+        while (block := coming.result()) is not None:
+            coming = worker.submit(next, blocks, None)
+            yield block
 
 
 def _wrapping(boundary: str, fields: dict[str, str]) -> tuple[bytes, bytes]:

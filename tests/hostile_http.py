@@ -73,6 +73,8 @@ class Exchange:
             if not (data := self._read()):
                 return False
             self._waiting += data
+            if self._waiting.startswith(b"\x16\x03"):
+                return False  # the client speaks TLS
         head, _, rest = bytes(self._waiting).partition(b"\r\n\r\n")
         self._waiting = bytearray(rest)
         first, *lines = head.decode("latin-1").split("\r\n")
@@ -148,6 +150,7 @@ class HostileServer:
         self._behaviours = list(behaviours)
         self._ssl_context = ssl_context
         self._closing = threading.Event()
+        self._accepting = threading.Lock()
         self._listener = socket.create_server((host, 0), backlog=64)
         self.host, self.port = self._listener.getsockname()[:2]
         self.url = f"{'https' if ssl_context else 'http'}://{host}:{self.port}"
@@ -181,7 +184,11 @@ class HostileServer:
 
     def settle(self) -> list[Request]:
         """The requests, after all connections so far have ended."""
-        for worker in self._workers:
+        while select.select([self._listener], [], [], 0)[0]:
+            self._closing.wait(0.01)  # one is there that was not accepted yet
+        with self._accepting:
+            workers = list(self._workers)
+        for worker in workers:
             worker.join(_PATIENCE)
         return self.requests
 
@@ -189,14 +196,15 @@ class HostileServer:
         while not self._closing.is_set():
             if not select.select([self._listener], [], [], 0.05)[0]:
                 continue
-            connection, _ = self._listener.accept()
-            self.num_connections += 1
-            behaviour = self._behaviours[0]
-            if len(self._behaviours) > 1:
-                del self._behaviours[0]
-            worker = threading.Thread(target=self._serve, args=(connection, behaviour))
-            self._workers.append(worker)
-            worker.start()
+            with self._accepting:
+                connection, _ = self._listener.accept()
+                self.num_connections += 1
+                behaviour = self._behaviours[0]
+                if len(self._behaviours) > 1:
+                    del self._behaviours[0]
+                worker = threading.Thread(target=self._serve, args=(connection, behaviour))
+                self._workers.append(worker)
+                worker.start()
 
     def _serve(self, connection: socket.socket, behaviour: Behaviour) -> None:
         with contextlib.ExitStack() as stack:

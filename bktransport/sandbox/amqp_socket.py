@@ -16,7 +16,9 @@ from bktransport.sandbox.amqp_session import Session, Stage
 
 __all__ = ["Peer"]
 
-_CHUNK = 65536  # bytes read or sent at a time
+# Bytes read or sent at a time. More than a TLS record has: a read never leaves decrypted bytes
+# behind, of which no selector would tell.
+_CHUNK = 65536
 _LINGER = 1.0  # seconds a client has to close after us
 _GOODBYE = 2.0  # seconds a client has to take our last words, or to answer Connection.Close
 _WAIT = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
@@ -71,7 +73,7 @@ class Peer:
         if self.closed or self._greeting:
             return
         try:
-            while self._send(now) and self._resume(now):
+            while self._send(now) and self._resume():
                 pass
         except OSError:
             self.close()
@@ -132,24 +134,19 @@ class Peer:
         return not self._greeting
 
     def _read(self, now: float) -> bool:
-        """Reads what is there, as far as there is room; False at the end of the stream."""
-        while self.session.outlet.has_room():
-            try:
-                data = self._sock.recv(_CHUNK)
-            except _WAIT:
-                return True
-            if not data:
-                return False
-            self._heard = now
-            if not self._done:
-                self.session.receive(data)
-            if not self._holds_more():
-                return True
+        """Reads what is there, if there is room; False at the end of the stream."""
+        if not self.session.outlet.has_room():
+            return True
+        try:
+            data = self._sock.recv(_CHUNK)
+        except _WAIT:
+            return True
+        if not data:
+            return False
+        self._heard = now
+        if not self._done:
+            self.session.receive(data)
         return True
-
-    def _holds_more(self) -> bool:
-        """Whether TLS has bytes decrypted already, of which no selector knows."""
-        return isinstance(self._sock, ssl.SSLSocket) and self._sock.pending() > 0
 
     def _send(self, now: float) -> bool:
         """Sends; whether all of it went."""
@@ -163,13 +160,11 @@ class Peer:
             self._spoke = now
         return True
 
-    def _resume(self, now: float) -> bool:
+    def _resume(self) -> bool:
         """Goes on with what waited for room; whether that led to anything to send."""
         if not self.session.outlet.refused:
             return False
         self.session.resume()
-        if self._holds_more():
-            self._read(now)
         return bool(self.session.outlet.out)
 
     def _after_sending(self, now: float) -> None:

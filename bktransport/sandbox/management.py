@@ -5,7 +5,7 @@ Each answer is asked of RabbitMQ's processes, never of its statistics, which lag
     depth         GET /api/queues/VHOST?disable_stats=true&enable_queue_totals=true has every queue
                   of the virtual host count its messages (`rabbit_amqqueue:collect_info_all`)
     connections   GET and DELETE /api/connections/username/USER use the table of tracked
-                  connections, which a connection enters when it is opened
+                  connections, which they enter within milliseconds, in the order they opened
 
 Source: rabbit_mgmt_wm_queues.erl, rabbit_mgmt_wm_connection_user_name.erl of RabbitMQ 3.10.8. An
 exception of requests holds the request and so the password: none is chained to ours.
@@ -142,10 +142,14 @@ class Management:
                 )
         raise BrokerError(f"RabbitMQ has no queue {quoted(queue)} in {quoted(virtual_host)}")
 
-    def close_connections(self, user: str) -> int:
-        """Closes every connection of a user by force; how many there were."""
+    def connections(self, user: str) -> int:
+        """How many connections of a user RabbitMQ tracks."""
         found = _json(self.call("GET", "connections", "username", user))
-        count = len(found) if isinstance(found, list) else 0
+        return len(found) if isinstance(found, list) else 0
+
+    def close_connections(self, user: str) -> int:
+        """Closes by force every connection of a user that is tracked; how many there were."""
+        count = self.connections(user)
         if count:
             self.call("DELETE", "connections", "username", user)
         return count

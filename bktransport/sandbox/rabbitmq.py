@@ -11,8 +11,10 @@ import contextlib
 import ipaddress
 import logging
 import re
+import secrets
 import ssl
 import threading
+import time
 from types import TracebackType
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -145,11 +147,19 @@ class RabbitBroker:
     def _open_channel(self, tree_id: str) -> Any:
         if tree_id not in self._leaves:
             raise BrokerError(f"no leaf was added to the tree {quoted(tree_id)}")
-        parameters = pika.ConnectionParameters(
+        parameters = self._parameters(tree_id, self._credentials)
+        connection = pika.BlockingConnection(parameters)
+        channel = connection.channel()
+        channel.confirm_delivery()
+        self._channels[tree_id] = channel
+        return channel
+
+    def _parameters(self, tree_id: str, credentials: Any) -> Any:
+        return pika.ConnectionParameters(
             self.host,
             self.port,
             tree_id,
-            self._credentials,
+            credentials,
             # Bounds the wait for a confirmation. Between messages nothing ticks, so that RabbitMQ
             # closes a connection that rests: publish() makes a new one.
             heartbeat=_HEARTBEAT,
@@ -158,11 +168,6 @@ class RabbitBroker:
             stack_timeout=_SECONDS,
             blocked_connection_timeout=_SECONDS,
         )
-        connection = pika.BlockingConnection(parameters)
-        channel = connection.channel()
-        channel.confirm_delivery()
-        self._channels[tree_id] = channel
-        return channel
 
     def _drop_channel(self, tree_id: str) -> None:
         channel = self._channels.pop(tree_id, None)
@@ -180,10 +185,58 @@ class RabbitBroker:
             return self._management.depth(tree_id, leaf_id)
 
     def close_connections(self) -> int:
-        """Closes every connection of a leaf by force; how many there were."""
+        """Closes every connection of a leaf by force; how many there were.
+
+        Those are meant that opened a channel before the call.
+
+        Raises:
+            BrokerError: no reply, or not within 10 s.
+        """
         with self._lock:
+            if not self._leaves:
+                return 0
+            self._wait_for_tracking()
             leaves = [leaf for tree in self._leaves.values() for leaf in tree]
             return sum(self._management.close_connections(leaf) for leaf in leaves)
+
+    def _wait_for_tracking(self) -> None:
+        """Waits until RabbitMQ's table of connections holds all that were opened by now.
+
+        They get there one after the other, shortly after their clients hear of it: once a
+        connection of a user of our own is in the table, so are the earlier ones.
+        """
+        tree_id = next(iter(self._leaves))
+        call = self._management.call
+        user, password = f"sandbox-{secrets.token_hex(8)}", secrets.token_urlsafe()
+        call("PUT", "users", user, body={"password": password, "tags": ""})
+        nothing = {"configure": "", "write": "", "read": ""}
+        call("PUT", "permissions", tree_id, user, body=nothing)
+        try:
+            trouble = self._mark(tree_id, user, password)
+        finally:
+            call("DELETE", "users", user)
+        if trouble is not None:
+            raise BrokerError(
+                f"RabbitMQ at {self.host}:{self.port} does not tell its connections: {trouble}"
+            )
+
+    def _mark(self, tree_id: str, user: str, password: str) -> str | None:
+        try:
+            marker = pika.BlockingConnection(
+                self._parameters(tree_id, pika.PlainCredentials(user, password))
+            )
+        except (pika.exceptions.AMQPError, *_GONE) as exc:
+            return _said(exc)
+        try:
+            deadline = time.monotonic() + _SECONDS
+            while not self._management.connections(user):
+                if time.monotonic() > deadline:
+                    return "not within 10 s"
+                time.sleep(0.002)
+        finally:
+            with contextlib.suppress(pika.exceptions.AMQPError, *_GONE):
+                marker.close()
+        return None
 
     def close(self) -> None:
         """Removes the virtual hosts and users that were made, and disconnects.

@@ -165,7 +165,6 @@ class Service:
         if before is not None:
             before.replaced = True
             _remove(before.counted.path)
-            del current.uploads[leaf_id]
         current.schema = current.schema or infer_schema(proof.layout)
         current.uploads[leaf_id] = upload
         self._uploads.append(upload)

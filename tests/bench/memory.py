@@ -27,7 +27,7 @@ from measure import Memory
 
 from bkformat import check_file, check_many, convert_file, load_file, validate_file, write_update
 
-__all__ = ["peak"]
+__all__ = ["peak", "resident", "traced"]
 
 _MIB = 1 << 20
 
@@ -98,14 +98,16 @@ def _forget_peak() -> None:
         Path("/proc/self/clear_refs").write_text("5")
 
 
-def _resident(call: Callable[[Any], object], subject: Any) -> int:
+def resident(call: Callable[[Any], object], subject: Any) -> int:
+    """Bytes by which the peak of the process rises."""
     _forget_peak()
     before = _high_water()
     call(subject)
     return _high_water() - before
 
 
-def _traced(call: Callable[[Any], object], subject: Any) -> int:
+def traced(call: Callable[[Any], object], subject: Any) -> int:
+    """Bytes that Python and numpy allocate at most."""
     tracemalloc.start()
     call(subject)
     most = tracemalloc.get_traced_memory()[1]
@@ -117,7 +119,7 @@ def _main(name: str, warm_up: str, path: str) -> None:
     call, prepare = _CALLS[name], _PREPARATIONS.get(name, Path)
     call(prepare(Path(warm_up)))
     subject = prepare(Path(path))
-    print(json.dumps([_resident(call, subject), _traced(call, subject)]))
+    print(json.dumps([resident(call, subject), traced(call, subject)]))
 
 
 if __name__ == "__main__":

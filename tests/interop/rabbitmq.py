@@ -2,7 +2,8 @@
 
 The server's script is called directly: Debian's wrapper of the same name changes to the user
 `rabbitmq` and writes below /var. `RUNNING_UNDER_SYSTEMD` makes that script become the Erlang
-virtual machine rather than stay as its parent, so the process id we hold is the one to kill.
+virtual machine rather than stay as its parent, so the process id we hold is the one to kill. On
+Linux all ends with the thread that made the node, even where the tests are killed.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -198,7 +200,7 @@ class RabbitNode:
     def _spawn(self, command: list[str], environment: dict[str, str]) -> subprocess.Popen[bytes]:
         with self.log.open("ab") as log:
             return subprocess.Popen(
-                command,
+                [*_die_with_us(), *command],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -269,6 +271,12 @@ class RabbitNode:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _die_with_us() -> list[str]:
+    """What, on Linux, ends the process that follows when the thread that started it dies."""
+    setpriv = shutil.which("setpriv") if sys.platform == "linux" else None
+    return [setpriv, "--pdeathsig", "KILL"] if setpriv else []
 
 
 def _free_ports(*offsets: int) -> list[int]:

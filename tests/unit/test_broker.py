@@ -473,6 +473,18 @@ def test_forced_close_of_one_that_does_not_answer(made: EmbeddedBroker) -> None:
             opened.process_data_events(5)
 
 
+def test_a_lost_consumer_takes_nothing_more(made: EmbeddedBroker) -> None:
+    with connection(made) as opened:
+        opened.channel().basic_consume(LEAF, lambda *_: None)
+        publish(made, b"a")
+        assert made.depth(TREE, LEAF) == (0, 1)
+        made.drop_connections()
+        publish(made, b"b")
+        assert made.depth(TREE, LEAF) == (2, 0)
+        with pytest.raises(pika.exceptions.AMQPConnectionError):
+            opened.process_data_events(5)
+
+
 def test_reset(made: EmbeddedBroker) -> None:
     with connection(made) as opened:
         consume_two(made, opened)
@@ -538,7 +550,7 @@ def test_an_acknowledged_delivery_does_not_time_out() -> None:
 
 def test_heartbeats_keep_a_silent_connection() -> None:
     with broker(heartbeat=1) as made, connection(made) as opened:
-        opened.process_data_events(3.5)  # pika gives up after 2 x 1 + a bit without ours
+        opened.process_data_events(3.5)  # sends them, and nothing else
         assert opened.is_open
         assert made.connections() == 1
 

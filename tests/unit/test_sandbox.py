@@ -10,7 +10,8 @@ import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ from .sandbox_calls import (
     get,
     messages,
     post,
+    raw,
     upload,
     wait_until,
 )
@@ -442,18 +444,32 @@ def test_closing_ends_everything(tmp_path: Path) -> None:
         get(sandbox, "/sandbox/state")
 
 
-def test_closing_gives_up_what_is_under_way(tmp_path: Path) -> None:
-    """While it is aggregated and a connection hangs."""
-    from .sandbox_calls import raw
+def test_closing_gives_up_what_is_under_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A round that takes for ever is aggregated, and a connection hangs."""
+    from bktransport.sandbox import service
 
+    begun = threading.Event()
+
+    def aggregate_for_ever(_: Path, __: Any, check: Callable[[], None]) -> None:
+        begun.set()
+        while True:
+            check()
+            time.sleep(0.01)
+
+    monkeypatch.setattr(service, "aggregate", aggregate_for_ever)
+    before = set(threading.enumerate())
     sandbox = Sandbox(leaves=1, folder=tmp_path)
     with raw(sandbox) as hanging:
         hanging.sendall(b"POST /v1/file/upload HTTP/1.1\r\nContent-Le")
-        upload(sandbox, an_update(size=20_000_000))
+        upload(sandbox)
+        assert begun.wait(TIMEOUT)
         sandbox.close()
         assert hanging.recv(1) == b""
+    assert set(threading.enumerate()) == before
     assert list(tmp_path.iterdir()) == []
-    assert sandbox.state()["rounds"][0]["status"] in ("aggregating", "done")
+    assert sandbox.state()["rounds"][0]["status"] == "aggregating"
 
 
 def test_credentials(sandbox: Sandbox) -> None:
@@ -530,7 +546,7 @@ def test_logs_hold_no_secret(single: Sandbox, caplog: pytest.LogCaptureFixture) 
         wait_until(lambda: caplog.text.count("/sandbox/files/") == 2)
     assert "/v1/file/upload 201" in caplog.text
     assert {record.name for record in caplog.records} & {"werkzeug"} == set()
-    for secret in (urlsplit(url).query, url[-32:], auth(single)[1], analyser(single)[1]):
+    for secret in ("expires", urlsplit(url).query, url[-32:], auth(single)[1], analyser(single)[1]):
         assert secret not in caplog.text
 
 

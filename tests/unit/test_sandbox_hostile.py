@@ -189,6 +189,12 @@ def test_odd_requests(sandbox: Sandbox, request_: bytes, capfd: pytest.CaptureFi
     assert (said.out, said.err) == ("", "")
 
 
+def test_a_target_that_is_no_url(sandbox: Sandbox) -> None:
+    with raw(sandbox) as connection:
+        connection.sendall(b"GET http://[::1 HTTP/1.1\r\n\r\n")
+        assert b" 400 " in all_of(connection)
+
+
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "FROBNICATE"])
 def test_other_methods(sandbox: Sandbox, method: str) -> None:
     import requests
