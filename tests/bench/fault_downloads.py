@@ -264,7 +264,7 @@ def _redirect(run: Run) -> Tally:
             return lambda request: one if request.target.startswith(where) else None, None
 
         tally = _downloads(run, new_fault)
-        tally.add("sent elsewhere", len(elsewhere.settle()))
+        tally.add("followed", len(elsewhere.settle()))
     return tally
 
 

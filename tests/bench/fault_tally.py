@@ -14,7 +14,7 @@ from typing import Literal
 __all__ = ["NEVER", "NotProvenError", "Run", "Scenario", "Tally"]
 
 NEVER = (
-    "stored twice", "neither", "sent elsewhere",
+    "stored twice", "neither", "followed", "sent elsewhere",
     "lost", "offered twice", "offered when done", "left at the broker", "not kept aside",
     "wrong", "old file harmed", "litter", "past the deadline",
     "let in twice", "not named", "untyped",

@@ -195,8 +195,9 @@ def _redirect(run: Run) -> Tally:
             return _times(redirect(status, f"{elsewhere.url}/v1/file/upload"), 1)
 
         tally = _at_service(run, new_fault)
-        bodies = [request for request in elsewhere.settle() if request.body]
-        tally.add("sent elsewhere", len(bodies))
+        requests = elsewhere.settle()
+        tally.add("followed", len(requests))
+        tally.add("sent elsewhere", sum(bool(request.body) for request in requests))
     return tally
 
 
