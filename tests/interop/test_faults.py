@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -60,18 +59,16 @@ def test_what_never_may_happen_breaks_the_run(name: str) -> None:
     assert tally.broken
 
 
-def _following(request: Callable[..., Any]) -> Callable[..., Any]:
-    def follow(session: Any, *given: Any, **options: Any) -> Any:
-        return request(session, *given, **{**options, "allow_redirects": True})
-
-    return follow
+class _Following(requests.Session):
+    def request(self, *given: Any, **options: Any) -> requests.Response:  # type: ignore[override]
+        return super().request(*given, **{**options, "allow_redirects": True})
 
 
 # Guarantees of the library, each broken on purpose.
 _BROKEN: dict[str, tuple[str, Any]] = {
     "only what was not sent is sent again": ("bktransport.retries.NotSentError", Exception),
     "the journal": ("bktransport.journal.Journal.finish", lambda *_, **__: None),
-    "no redirects": ("requests.Session.request", _following(requests.Session.request)),
+    "no redirects": ("bktransport.api._Session", _Following),
     "validation": ("bktransport.download.check_file", lambda *_, **__: SimpleNamespace(valid=True)),
     "the inbox": ("bktransport.inbox.Inbox.commit", lambda *_, **__: None),
 }
