@@ -8,7 +8,21 @@ import sys
 import time
 from typing import Any
 
-from branchkey.client import Client
+from branchkey import client as branchkey
+
+
+def _client(credentials: dict[str, Any], host: str) -> Any:
+    if not hasattr(branchkey, "Credentials"):
+        return branchkey.Client(credentials, host)
+    leaf = branchkey.Credentials(  # of 2.9 and later
+        id=credentials["leaf_id"],
+        name=credentials["leaf_name"],
+        session_token=credentials["leaf_session_token"],
+        tree_id="tree-1",
+        branch_id="branch-1",
+        owner_id="owner-1",
+    )
+    return branchkey.Client(leaf, branchkey.APIConfig(host=host))
 
 
 def _log(path: str) -> int:
@@ -18,7 +32,7 @@ def _log(path: str) -> int:
 def _consume(credentials: dict[str, Any], host: str, path: str, handling: float) -> None:
     """As an application would: take an id, work on it, and so on until killed."""
     log = _log(path)
-    client = Client(credentials, host)
+    client = _client(credentials, host)
     client.authenticate()
     while True:
         aggregation_id = client.queue.get()
@@ -30,10 +44,10 @@ def _consume(credentials: dict[str, Any], host: str, path: str, handling: float)
 class _Driver:
     def __init__(self, credentials: dict[str, Any], host: str) -> None:
         self.given = credentials, host
-        self.client = Client(credentials, host)
+        self.client = _client(credentials, host)
 
     def authenticate(self) -> object:
-        return self.client.authenticate()
+        return not hasattr(self.client, "authenticate") or self.client.authenticate()
 
     def upload(self, path: str) -> object:
         return self.client.file_upload(path)

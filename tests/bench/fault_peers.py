@@ -106,12 +106,15 @@ def _told(exc: Exception) -> str:
 
 
 class Published:
-    """`branchkey==2.4.2` as pip installs it, in a process that is started anew where it hangs."""
+    """`branchkey` as pip installs it, in a process that is started anew where it hangs."""
 
     def __init__(
-        self, credentials: Mapping[str, Any], url: str, folder: Path, *, login: bool = True
-    ) -> None:
-        self._python = environment("branchkey==2.4.2", f"numpy=={_NUMPY}")
+        self, credentials: Mapping[str, Any], url: str, folder: Path, *,
+        login: bool = True, version: str = "2.4.2",
+    ) -> None:  # fmt: skip
+        wanted = [f"branchkey=={version}"]
+        wanted += [f"numpy=={_NUMPY}"] if version == "2.4.2" else []
+        self._python = environment(*wanted)
         self._given = dict(credentials), url
         self._folder = folder
         self._login = login

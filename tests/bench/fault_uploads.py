@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
@@ -13,17 +15,18 @@ from urllib.parse import urlsplit
 
 import fault_paths  # noqa: F401
 import numpy as np
-from fault_peers import Ours, Outcome, Peer, broker, peer
+from fault_peers import Ours, Outcome, Peer, Published, broker, peer
 from fault_service import Fault, Service
 from fault_tally import Run, Scenario, Tally
 from hostile_http import Behaviour, HostileServer, Request, early, redirect, reply
 from proxy import TcpProxy
 
-from bkformat import write_update
+from bkformat import convert_file, write_update
 from bktransport.sandbox import Sandbox
 
 __all__ = ["SCENARIOS", "Made", "judge", "new_update"]
 
+_STORED = "of them in fact stored"
 _HEAD_NBYTES = 900  # what goes before and after the file, about
 
 
@@ -49,7 +52,7 @@ def judge(
 ) -> None:
     """Hold what the client said and noted against what the server has."""
     journal = client.journal() if isinstance(client, Ours) else None
-    names = ["stored once", "refused", "unknown and journalled"]
+    names = ["stored once", "refused", "unknown and journalled", _STORED]
     for name in [*names, "stored twice", "neither"] if journal is not None else ["stored once"]:
         tally.add(name, 0)
     tally.runs += len(told)
@@ -62,6 +65,8 @@ def judge(
         else:
             ended = _ended(outcome, copies, journal.get(sha256))
             tally.add(ended)
+            if ended == "unknown and journalled":
+                tally.add(_STORED, copies)
             if ended == "neither":
                 noted = journal.get(sha256)
                 tally.note(f"{outcome.kind} {outcome.error}: {copies} stored, journal: {noted}")
@@ -138,6 +143,39 @@ def _lost_reply(run: Run) -> Tally:
     return _behind_proxy(run, fault, fail=[f"lost-reply:{half}"] if half else [])
 
 
+def _lost_once(run: Run) -> Tally:
+    """The first reply to each update, beside a later client, which sends again blindly."""
+    tally, told = Tally(), []
+    with broker(run) as at, Service(at) as service, contextlib.ExitStack() as stack:
+        client: Peer
+        if run.published:
+            client = Published(service.credentials, service.url, run.folder, version=_LATER)
+            stack.callback(client.close)
+        else:
+            client = stack.enter_context(
+                peer(run, service.credentials, service.url, notifications=False)
+            )
+        for _ in run.steps():
+            made = _as_npz(new_update(run)) if run.published else new_update(run)
+            uploads = _times(service.lose_reply, 1)
+            service.fault = lambda request, uploads=uploads: (
+                uploads(request) if request.target.endswith("/upload") else None
+            )
+            told.append((made.sha256, client.upload(made.path)))
+            service.fault = None
+        service.settle()
+        judge(tally, told, service.stored, client)
+    return tally
+
+
+def _as_npz(made: Made) -> Made:
+    """What later clients send."""
+    path = made.path.with_suffix(".npz")
+    convert_file(made.path, path, fsync=False)
+    data = path.read_bytes()
+    return Made(path, hashlib.sha256(data).hexdigest(), len(data))
+
+
 # --- answers that are no 201 ------------------------------------------------------------------
 
 
@@ -201,9 +239,15 @@ def _redirect(run: Run) -> Tally:
     return tally
 
 
+_LATER = "3.0.1"
+
 SCENARIOS = (
     Scenario("reset", "upload: reset at a random byte", _reset, published=200),
     Scenario("lost-reply", "upload: reply lost", _lost_reply, published=200),
+    Scenario(
+        "lost-reply-later", f"upload: reply lost, beside branchkey {_LATER}", _lost_once,
+        published=50,
+    ),
     Scenario(
         "busy", "upload: 429 or 503, Retry-After in seconds", partial(_busy, dated=False),
         published=200,
