@@ -36,7 +36,7 @@ _EXPECTED = {
 
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_no_invariant_is_broken(name: str) -> None:
-    runs = _RUNS.get(name, 5)
+    runs = _RUNS.get(name, 4)
     try:
         tally = played(SCENARIOS[name], 2026, runs)
     except NotProvenError as exc:
