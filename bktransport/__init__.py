@@ -63,12 +63,14 @@ def __getattr__(name: str) -> Any:
     except ModuleNotFoundError as exc:
         if exc.name is None or exc.name.startswith(("bktransport", "bkformat")):
             raise
-        raise ImportError(
-            f"{exc.name} is not installed; pip install 'bkformat[transport]'", name=exc.name
-        ) from exc
-    value = getattr(home, name)
-    globals()[name] = value
-    return value
+        missing = exc.name
+    else:
+        value = getattr(home, name)
+        globals()[name] = value
+        return value
+    raise ImportError(
+        f"{missing} is not installed; pip install 'bkformat[transport]'", name=missing
+    )
 
 
 def __dir__() -> list[str]:

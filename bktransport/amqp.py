@@ -237,6 +237,8 @@ class Session:
                 return Loss(f"{what}: {self._shown(error)}", refused=kind is _NO_MECHANISM)
         if type(error) in (ssl.SSLError, ssl.SSLCertVerificationError):  # others: cut off
             why = getattr(error, "verify_message", None) or error.reason or error
+            if why == "WRONG_VERSION_NUMBER":
+                return Loss("no TLS at this port", refused=True)
             return Loss(f"TLS: {self._shown(why)}", refused=True)
         return Loss(f"{type(error).__name__}: {self._shown(error)}")
 

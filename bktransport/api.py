@@ -245,7 +245,10 @@ def refusal(reply: Reply, what: str, redactor: Redactor) -> ResponseError:
         text += f": {redactor.shown(said)}"
     if reply.status in (401, 403):
         return AuthenticationError(text, reply.status)
-    return ResponseError(text, reply.status, retry_after(reply.headers))
+    pause = retry_after(reply.headers)
+    if pause is not None:
+        text += f"; it asks to wait {pause:.0f} s"
+    return ResponseError(text, reply.status, pause)
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

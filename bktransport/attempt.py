@@ -252,7 +252,7 @@ def _in_words(exc: BaseException, timeout: float) -> str:
         said = getattr(found, "verify_message", "") or "verification failed"
         return f"the certificate is not trusted ({said}); a private CA goes into verify="
     if is_one(ssl.SSLError) is not None:
-        return "no TLS connection could be made"
+        return "no TLS connection could be made; does that port speak TLS (https)?"
     if is_one(socket.gaierror, *_HOPELESS[1:]) is not None:
         return "the host name is not known"
     if is_one(TimeoutError, requests.Timeout, urllib3.exceptions.TimeoutError) is not None:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import IO, TYPE_CHECKING
 
 import click
@@ -151,6 +152,26 @@ cli.add_command(upload)
 
 
 @cli.command(cls=ServiceCommand)
+@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text",
+              show_default=True, help="json: a line for each upload.")  # fmt: skip
+def uploads(service: Service, form: str) -> None:
+    """List the uploads that the state folder knows, and how each ended.
+
+    Nothing is asked of the service. An upload that is unknown may be stored or not: its reply was
+    lost, or the process ended first.
+    """
+    with service.client() as client:
+        records = client.uploads()
+    if form == "json":
+        shell.write(f"{json.dumps(asdict(record), default=str)}\n" for record in records)
+        return
+    for record in records:
+        began = record.began.isoformat(timespec="seconds").replace("+00:00", "Z")
+        told = record.file_id or record.detail or ""
+        shell.write(f"{began}  {record.state:<8}{record.sha256}  {printable(told)}\n")
+
+
+@cli.command(cls=ServiceCommand)
 @click.argument("aggregation_id", metavar="ID")
 @click.option("-o", "--output", metavar="FILE",
               help="Where to  [default: aggregated_output/ID.npy]")  # fmt: skip
@@ -201,7 +222,7 @@ def _json_text(data: bytes, name: str) -> str:
     except (ValueError, RecursionError) as exc:
         why = printable(str(exc)) if isinstance(exc, ValueError) else "nested too deeply"
         raise click.ClickException(f"{name}: no JSON: {why[:80]}") from exc
-    return text
+    return text.strip()
 
 
 cli.add_command(sandbox)

@@ -26,7 +26,7 @@ from bktransport.config import Credentials, as_credentials, checked_host, creden
 from bktransport.download import Downloader, DownloadRules
 from bktransport.errors import AuthenticationError, BrokerError, StateError
 from bktransport.events import BrokerAddress
-from bktransport.inbox import AggregationQueue
+from bktransport.inbox import AggregationQueue, KeptAside
 from bktransport.journal import Journal, UploadRecord
 from bktransport.messages import (
     AUTHENTICATE_PATH,
@@ -115,7 +115,7 @@ class Client:
         self._schema = schema
         self._output = Path(output)
         self._deadline = deadline
-        self._progress = progress
+        self._progress = _check_callback(progress)
         ssl_context = broker_context(broker_tls)
         self._connector = Connector(
             timeout=timeout,
@@ -153,6 +153,7 @@ class Client:
         raise TypeError("a Client can't be copied or pickled: it holds credentials and connections")
 
     def __enter__(self) -> Client:
+        self._check_open()
         return self
 
     def __exit__(
@@ -372,6 +373,10 @@ class Client:
             raise ValueError("this client receives no notifications, so it would wait for ever")
         return self._notifications.wait_for_run(status, timeout)
 
+    def kept_aside(self) -> list[KeptAside]:
+        """Messages of the broker that are none of the protocol, the newest 1000, oldest first."""
+        return self._notifications.kept_aside()
+
     def uploads(self) -> list[UploadRecord]:
         """The journal: every upload from this state folder, and how it ended."""
         return self._journal.uploads()
@@ -435,7 +440,10 @@ class Client:
         progress: Progress | None,
         deadline: float | None,
     ) -> str:
+        if metadata is not None and not isinstance(metadata, str):
+            raise TypeError(f"metadata must be a text, not {type(metadata).__name__}")
         update = check_gate(given, self._schema)
+        _check_callback(progress)
         self._authenticated()
         end = self._end(deadline, _TRANSFER_SECONDS)
         return send(
@@ -449,6 +457,13 @@ class Client:
             host=given.response_host, port=given.port, virtual_host=topology.tree_id,
             user=given.leaf_id, password=given.leaf_session_token, queue=given.leaf_id,
         )  # fmt: skip
+
+
+def _check_callback(progress: Progress | None) -> Progress | None:
+    """Found out before anything is sent."""
+    if progress is not None and not callable(progress):
+        raise TypeError(f"progress must be a function, not {type(progress).__name__}")
+    return progress
 
 
 def _redactor(given: Credentials) -> Redactor:

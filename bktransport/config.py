@@ -11,6 +11,7 @@ Secrets are `SecretStr`: no repr, log or exception shows them, and they refuse t
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 from collections.abc import Mapping
@@ -31,6 +32,8 @@ from bktransport.text import quoted
 
 __all__ = ["Credentials", "as_credentials", "checked_host", "credentials_from", "load_credentials"]
 
+_LOG = logging.getLogger("bktransport")
+
 _MAX_NBYTES = 1 << 16
 _ENVIRONMENT = "BKTRANSPORT_"
 
@@ -40,6 +43,19 @@ _Text = Annotated[
 # A colon would end the user name of Basic authentication, a slash the folder that is named by it.
 _Id = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$")]
 _HostName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.:-]{1,253}$")]
+
+
+class Secret(SecretStr):
+    """A secret that no pickle holds; a copy is the same object."""
+
+    def __copy__(self) -> Secret:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Secret:
+        return self
+
+    def __reduce_ex__(self, protocol: Any) -> NoReturn:
+        raise TypeError("a secret can't be pickled: it would lie in the open")
 
 
 class Credentials(BaseModel):
@@ -64,9 +80,9 @@ class Credentials(BaseModel):
 
     leaf_name: _Text
     leaf_id: _Id
-    leaf_session_token: SecretStr = Field(min_length=1)
+    leaf_session_token: Secret = Field(min_length=1)
     performance_analyser_username: _Text | None = None
-    performance_analyser_password: SecretStr | None = None
+    performance_analyser_password: Secret | None = None
     response_host: _HostName
     port: int = Field(default=5672, ge=1, le=65535)
     host: str | None = None
@@ -93,7 +109,10 @@ def as_credentials(given: Credentials | Mapping[str, Any]) -> Credentials:
     if isinstance(given, Credentials):
         return given
     if not isinstance(given, Mapping):
-        raise TypeError(f"credentials must be a dict or Credentials, not {type(given).__name__}")
+        raise TypeError(
+            f"credentials must be a dict or Credentials, not {type(given).__name__}; "
+            "load_credentials(path) reads a file"
+        )
     try:
         return Credentials.model_validate(dict(given))
     except ValidationError as exc:
@@ -108,6 +127,8 @@ def as_credentials(given: Credentials | Mapping[str, Any]) -> Credentials:
 def _plain(kind: str, message: str) -> str:
     if kind == "missing":
         return "missing"
+    if kind == "too_short":
+        return "empty"
     if kind == "string_pattern_mismatch":
         return "empty, too long, or with characters that don't belong there"
     return message[0].lower() + message[1:]
@@ -120,9 +141,11 @@ def load_credentials(path: str | os.PathLike[str]) -> Credentials:
         OSError: the file can't be read.
         ValueError: it holds no credentials; the message never shows a secret.
     """
+    name = quoted(os.fsdecode(path))
     with open(path, "rb") as file:
         data = file.read(_MAX_NBYTES + 1)
-    name = quoted(os.fsdecode(path))
+        if os.fstat(file.fileno()).st_mode & 0o077:
+            _LOG.warning("%s: other users can read these credentials: chmod 600", name)
     if len(data) > _MAX_NBYTES:
         raise ValueError(f"{name}: larger than {_MAX_NBYTES} bytes, so no credentials")
     try:
@@ -155,7 +178,9 @@ def credentials_from(environment: Mapping[str, str] | None = None) -> Credential
     path = found.get(_ENVIRONMENT + "CREDENTIALS")
     if not path:
         if not named:
-            raise ValueError("no credentials: set BKTRANSPORT_CREDENTIALS to their file")
+            raise ValueError(
+                "no credentials: name their file, by --credentials or BKTRANSPORT_CREDENTIALS"
+            )
         return as_credentials(named)
     credentials = load_credentials(path)
     return as_credentials({**dict(credentials), **named}) if named else credentials

@@ -60,7 +60,7 @@ class Database:
     def __init__(
         self, folder: StateFolder, name: str, schema: tuple[str, ...], version: int
     ) -> None:
-        self._where = f"{name} in {quoted(folder.path)}"
+        self._where = f"{name} in {str(folder.path)!a}"
         self._lock = threading.RLock()
         self._pid = os.getpid()
         self._connection: sqlite3.Connection | None = None

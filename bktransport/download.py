@@ -178,7 +178,7 @@ class Downloader:
     def _check_size(self, nbytes: int) -> None:
         if nbytes > self._rules.max_nbytes:
             limit = f"{self._rules.max_nbytes:,}"
-            raise ResponseError(f"the file is larger than {limit} bytes (max_download_nbytes)", 200)
+            raise ResponseError(f"the file is larger than {limit} bytes, the limit set here", 200)
 
 
 def _split(url: str) -> SplitResult | None:

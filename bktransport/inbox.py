@@ -10,6 +10,7 @@ restart. A run_status is never a duplicate: "start" may be told again after "sto
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 import time
@@ -53,6 +54,8 @@ _SCHEMA = (
         why TEXT NOT NULL
     )""",
 )
+_LOG = logging.getLogger("bktransport")
+
 _LONGEST = 1 << 16  # bytes; messages of the protocol have some hundred
 _MOST_ASIDE = 1000
 _MOST_DONE = 100_000  # done ids that are still known when they are told again
@@ -187,6 +190,7 @@ class Inbox:
             )
 
     def _put_aside(self, body: bytes, why: str) -> None:
+        _LOG.warning("a message of the broker was kept aside: %s", why)
         with self._database.transaction() as connection:
             added = connection.execute(
                 "INSERT INTO aside (received, nbytes, body, why) VALUES (?, ?, ?, ?)",
@@ -214,6 +218,9 @@ class AggregationQueue:
         self._last = 0  # arrival number of the last one taken
         self._taken: dict[str, None] = {}  # not done yet, in order
         self._closed = False
+
+    def __repr__(self) -> str:
+        return f"<AggregationQueue{' closed' if self._closed else ''}>"
 
     def empty(self) -> bool:
         """Whether `get` would find nothing."""

@@ -131,8 +131,15 @@ class Journal:
         return self._records("", ())
 
     def unresolved(self, sha256: str | None = None) -> list[UploadRecord]:
-        """Those that are on their way or whose outcome is unknown; of one digest, or all."""
-        where = "WHERE state IN ('sending', 'unknown')"
+        """Those that are on their way or whose outcome is unknown; of one digest, or all.
+
+        One that was sent again later, and stored then, is settled.
+        """
+        where = (
+            "WHERE state IN ('sending', 'unknown') AND NOT EXISTS (SELECT 1 FROM uploads AS later "
+            "WHERE later.sha256 = uploads.sha256 AND later.state = 'stored' "
+            "AND later.id > uploads.id)"
+        )
         if sha256 is None:
             return self._records(where, ())
         return self._records(where + " AND sha256 = ?", (sha256,))

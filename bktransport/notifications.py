@@ -12,7 +12,7 @@ from collections.abc import Collection
 
 from bktransport.errors import BrokerError, DeadlineError, StateError
 from bktransport.events import BrokerAddress, Consumer
-from bktransport.inbox import AggregationQueue, Inbox
+from bktransport.inbox import AggregationQueue, Inbox, KeptAside
 from bktransport.messages import RUN_STATUSES, AggregationReady, RunStatus
 from bktransport.state import StateFolder
 
@@ -88,6 +88,10 @@ class Notifications:
             if self.run_status not in wanted:
                 raise StateError("the client was closed while it waited for the run")
             return self.run_status
+
+    def kept_aside(self) -> list[KeptAside]:
+        """See `Inbox.kept_aside`."""
+        return self._inbox.kept_aside()
 
     def close(self) -> None:
         """Receive no more; who waits gets a `StateError`."""

@@ -39,8 +39,16 @@ def send(
             "twice", update.sha256[:12], earlier.began.isoformat(timespec="seconds"),
         )  # fmt: skip
     entry = journal.begin(update.sha256, update.nbytes, update.num_samples)
+    left = "nothing"
+
+    def counted(sent: int, total: int | None) -> None:
+        nonlocal left
+        left = f"{sent} of {total} bytes"
+        if progress is not None:
+            progress(sent, total)
+
     try:
-        file_id = uploader.upload(update, deadline, metadata=metadata, progress=progress)
+        file_id = uploader.upload(update, deadline, metadata=metadata, progress=counted)
     except (ResponseError, NoResponseError, UpdateChangedError) as exc:
         _finish(journal, entry, "refused", detail=str(exc))
         raise
@@ -48,7 +56,9 @@ def send(
         _finish(journal, entry, "unknown", detail=str(exc))
         raise
     except BaseException as exc:
-        _finish(journal, entry, "unknown", detail=f"ended by {type(exc).__name__}")
+        detail = f"ended by {type(exc).__name__} when {left} had left"
+        _finish(journal, entry, "unknown", detail=detail)
+        _LOG.warning("the upload of %s has no known outcome: %s", update.sha256, detail)
         raise
     _finish(journal, entry, "stored", file_id=file_id)
     return file_id

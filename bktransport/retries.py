@@ -7,7 +7,10 @@ longer than `LONGEST_PAUSE`, or than the time left, is not slept through: the er
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import logging
+import threading
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import stamina
@@ -17,6 +20,7 @@ from bktransport.errors import DeadlineError, NoResponseError, ResponseError
 
 __all__ = ["ATTEMPTS", "BUSY", "LONGEST_PAUSE", "retried"]
 
+_LOG = logging.getLogger("bktransport")
 _T = TypeVar("_T")
 
 ATTEMPTS = 5
@@ -40,27 +44,58 @@ def retried(action: Callable[[], _T], deadline: Deadline, *, reads_only: bool) -
     Raises:
         NoResponseError, ResponseError: those of the last attempt.
     """
-    pause = 0.0
+    number, pause = 0, 0.0
 
     def on_failure(exc: Exception) -> bool | float:
         """Whether to go on, or seconds to wait first."""
-        left = deadline.left()
-        if isinstance(exc, DeadlineError | LastingError):
+        asked = exc.retry_after if isinstance(exc, ResponseError) else None
+        longest = min(LONGEST_PAUSE, deadline.left())
+        if not _is_passing(exc, reads_only) or (pause if asked is None else asked) > longest:
             return False
-        if isinstance(exc, ResponseError):
-            if exc.status_code not in (_PASSING if reads_only else BUSY):
-                return False
-            if exc.retry_after is not None:
-                return exc.retry_after if exc.retry_after <= min(LONGEST_PAUSE, left) else False
-        elif not isinstance(exc, NoResponseError if reads_only else NotSentError):
-            return False
-        return pause < left
+        if number < ATTEMPTS:
+            _LOG.warning("%s; trying again", exc)
+        return True if asked is None else asked
 
-    for attempt in stamina.retry_context(
-        on=on_failure, attempts=ATTEMPTS, timeout=None, wait_initial=0.2, wait_max=5.0,
-        wait_jitter=_JITTER,
-    ):  # fmt: skip
-        pause = attempt.next_wait + _JITTER
-        with attempt:
-            return action()
+    with _muted_stamina():
+        for attempt in stamina.retry_context(
+            on=on_failure, attempts=ATTEMPTS, timeout=None, wait_initial=0.2, wait_max=5.0,
+            wait_jitter=_JITTER,
+        ):  # fmt: skip
+            number, pause = attempt.num, attempt.next_wait + _JITTER
+            with attempt:
+                return action()
     raise AssertionError("stamina gives the last exception")  # pragma: no cover
+
+
+def _is_passing(exc: Exception, reads_only: bool) -> bool:
+    """Whether a repeat does no harm, and may help."""
+    if isinstance(exc, DeadlineError | LastingError):
+        return False
+    if isinstance(exc, ResponseError):
+        return exc.status_code in (_PASSING if reads_only else BUSY)
+    return isinstance(exc, NoResponseError if reads_only else NotSentError)
+
+
+class _Muted(logging.Filter):
+    """stamina logs that it tries again, but not what failed; we say both."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.threads: set[int] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.thread not in self.threads
+
+
+_MUTED = _Muted()
+logging.getLogger("stamina").addFilter(_MUTED)
+
+
+@contextlib.contextmanager
+def _muted_stamina() -> Iterator[None]:
+    thread = threading.get_ident()
+    _MUTED.threads.add(thread)
+    try:
+        yield
+    finally:
+        _MUTED.threads.discard(thread)

@@ -13,6 +13,7 @@ ends, and hold against a second client of the same process too. What Windows wou
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import stat
 import weakref
@@ -23,9 +24,10 @@ import platformdirs
 
 from bktransport.errors import StateError
 from bktransport.messages import checked_id
-from bktransport.text import quoted
 
 __all__ = ["HeldFile", "StateFolder", "default_state"]
+
+_LOG = logging.getLogger("bktransport")
 
 _OURS = (".lock", ".sqlite3", ".sqlite3-journal", ".sqlite3-wal", ".sqlite3-shm")
 
@@ -184,6 +186,7 @@ class StateFolder:
             if not all(name == "lock" or name.endswith(_OURS) for name in os.listdir(self.path)):
                 self._refuse("other users can enter it: chmod 700 it, or name a folder of its own")
             os.chmod(self.path, 0o700)
+            _LOG.warning("state folder %s: closed to other users", ascii(str(self.path)))
 
     def _check_file(self, name: str, found: os.stat_result) -> None:
         if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
@@ -208,7 +211,7 @@ class StateFolder:
         return f"process {pid}" + (" (this one)" if pid == os.getpid() else "")
 
     def _refuse(self, why: str, cause: OSError | None = None) -> NoReturn:
-        raise StateError(f"state folder {quoted(self.path)}: {why}") from cause
+        raise StateError(f"state folder {str(self.path)!a}: {why}") from cause
 
 
 def _make(path: Path) -> None:

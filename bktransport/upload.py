@@ -42,8 +42,7 @@ def check_gate(update: object, schema: UpdateSchema | None) -> ValidatedUpdate:
     # Not isinstance, which believes what an object says of itself.
     if type(update) is not ValidatedUpdate or not hasattr(update, "kind"):
         raise TypeError(
-            f"only a ValidatedUpdate can be uploaded, not {type(update).__name__}; "
-            "bkformat.validate_file(path) gives one"
+            f"only a path or a ValidatedUpdate can be uploaded, not {type(update).__name__}"
         )
     if update.kind != "update":
         raise TypeError(f"only an update can be uploaded, and this is an {update.kind}")

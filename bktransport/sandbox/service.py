@@ -257,7 +257,9 @@ class Service:
                 with self._lock:
                     self._run_status = known
                 return known
-        raise RefusedError(400, f"run_status is none of {', '.join(RUN_STATUSES)}")
+        raise RefusedError(
+            400, f'give {", ".join(RUN_STATUSES)} as text, or {{"run_status": "start"}} and so on'
+        )
 
     def state(self) -> dict[str, Any]:
         """Everything that may be shown: no token, no signed URL."""
