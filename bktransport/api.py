@@ -247,7 +247,7 @@ def refusal(reply: Reply, what: str, redactor: Redactor) -> ResponseError:
         return AuthenticationError(text, reply.status)
     pause = retry_after(reply.headers)
     if pause is not None:
-        text += f"; it asks to wait {pause:.0f} s"
+        text += f"; try again in {pause:.0f} s"
     return ResponseError(text, reply.status, pause)
 
 

@@ -145,7 +145,7 @@ def load_credentials(path: str | os.PathLike[str]) -> Credentials:
     with open(path, "rb") as file:
         data = file.read(_MAX_NBYTES + 1)
         if os.fstat(file.fileno()).st_mode & 0o077:
-            _LOG.warning("%s: other users can read these credentials: chmod 600", name)
+            _LOG.info("%s: other users can read these credentials: chmod 600", name)
     if len(data) > _MAX_NBYTES:
         raise ValueError(f"{name}: larger than {_MAX_NBYTES} bytes, so no credentials")
     try:

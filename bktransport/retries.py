@@ -30,6 +30,7 @@ LONGEST_PAUSE = 60.0
 BUSY = frozenset({429, 503})
 _PASSING = BUSY | {500, 502, 504}
 _JITTER = 0.5
+_LONG = 3.0  # seconds that nobody waits without wondering
 
 
 def retried(action: Callable[[], _T], deadline: Deadline, *, reads_only: bool) -> _T:
@@ -53,7 +54,9 @@ def retried(action: Callable[[], _T], deadline: Deadline, *, reads_only: bool) -
         if not _is_passing(exc, reads_only) or (pause if asked is None else asked) > longest:
             return False
         if number < ATTEMPTS:
-            _LOG.warning("%s; trying again", exc)
+            wait = pause if asked is None else asked
+            level = logging.WARNING if wait >= _LONG else logging.INFO
+            _LOG.log(level, "%s; trying again in about %.0f s", exc, wait)
         return True if asked is None else asked
 
     with _muted_stamina():

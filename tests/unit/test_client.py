@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -227,3 +228,52 @@ def test_a_broker_that_is_away_is_waited_for(tmp_path: Path) -> None:
         sandbox.broker.restart()  # type: ignore[attr-defined]
         assert client.queue.get(timeout=WAIT)
         assert client.broker_error is None
+
+
+def test_what_is_wrong_with_a_call_is_found_before_a_byte_leaves(client: Client) -> None:
+    client.authenticate()
+    with pytest.raises(TypeError, match="metadata must be a text, not int"):
+        client.file_upload(b"", metadata=3)  # type: ignore[arg-type]
+    with (
+        validate_bytes(build_update(10, [np.ones(3, "float32")])) as update,
+        pytest.raises(TypeError, match="progress must be a function, not int"),
+    ):
+        client.file_upload(update, progress=3)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="only a path or a ValidatedUpdate can be uploaded"):
+        client.file_upload(None)  # type: ignore[arg-type]
+    assert client.uploads() == []
+
+
+def test_an_interrupted_upload_says_how_much_had_left(
+    client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    client.authenticate()
+
+    def interrupt(sent: int, total: int | None) -> None:
+        if sent > 300_000:
+            raise KeyboardInterrupt
+
+    with (
+        validate_bytes(build_update(10, [np.ones(1 << 18, "float32")])) as update,
+        caplog.at_level(logging.WARNING, "bktransport"),
+        pytest.raises(KeyboardInterrupt),
+    ):
+        client.file_upload(update, progress=interrupt)
+    (record,) = client.uploads()
+    assert record.state == "unknown"
+    assert re.fullmatch(
+        r"ended by KeyboardInterrupt when \d+ of \d+ bytes had left", record.detail or ""
+    )
+    assert f"the upload of {record.sha256} has no known outcome" in caplog.text
+
+
+def test_messages_of_no_protocol_are_told_and_kept(
+    client: Client, sandbox: Sandbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    client.authenticate()
+    with caplog.at_level(logging.WARNING, "bktransport"):
+        sandbox.broker.publish(sandbox.topology.tree_id, client.leaf_id, b"{")
+        sandbox.set_run("stop")
+        client.wait_for_run("stop", timeout=WAIT)
+    assert [aside.body for aside in client.kept_aside()] == [b"{"]
+    assert "kept aside: the message is no JSON object (1 bytes)" in caplog.text

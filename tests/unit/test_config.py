@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +83,7 @@ def test_the_environment(tmp_path: Path) -> None:
     credentials = credentials_from(both)
     assert credentials.leaf_session_token.get_secret_value() == "other"
     assert credentials.leaf_id == "leaf-1"
-    with pytest.raises(ValueError, match="set BKTRANSPORT_CREDENTIALS"):
+    with pytest.raises(ValueError, match="or BKTRANSPORT_CREDENTIALS"):
         credentials_from({})
     with pytest.raises(ValueError, match="leaf_name: missing"):
         credentials_from({"BKTRANSPORT_LEAF_ID": "leaf-1"})
@@ -114,3 +116,29 @@ def test_what_is_no_host(url: Any) -> None:
     with pytest.raises(ValueError, match=r"^host: ") as caught:
         checked_host(url)
     assert "\n" not in str(caught.value)
+
+
+def test_a_secret_is_in_no_pickle_and_may_be_copied() -> None:
+    token = as_credentials(CREDENTIALS).leaf_session_token
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        with pytest.raises(TypeError, match="can't be pickled"):
+            pickle.dumps(token, protocol)
+    assert copy.deepcopy(token) is copy.copy(token) is token
+
+
+def test_an_empty_secret_is_none() -> None:
+    with pytest.raises(ValueError, match=r"^credentials: leaf_session_token: empty$"):
+        as_credentials({**CREDENTIALS, "leaf_session_token": ""})
+
+
+def test_credentials_that_others_can_read_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "leaf.json"
+    path.write_text(json.dumps(CREDENTIALS))
+    for mode, told in ((0o600, 0), (0o640, 1)):
+        path.chmod(mode)
+        caplog.clear()
+        with caplog.at_level("INFO", "bktransport"):
+            load_credentials(path)
+        assert caplog.text.count("other users can read these credentials") == told

@@ -171,3 +171,15 @@ def test_closed_is_said(folder: StateFolder) -> None:
     journal.close()
     with pytest.raises(StateError, match="closed"):
         journal.uploads()
+
+
+def test_one_that_was_stored_later_is_settled(journal: Journal) -> None:
+    first, other = "a" * 64, "b" * 64
+    journal.finish(journal.begin(first, 10), "stored", file_id="file-0")
+    for sha256 in (first, other):
+        journal.finish(journal.begin(sha256, 10), "unknown")
+    assert [record.sha256 for record in journal.unresolved()] == [first, other]
+    journal.finish(journal.begin(first, 10), "stored", file_id="file-1")
+    assert journal.unresolved(first) == []
+    assert [record.sha256 for record in journal.unresolved()] == [other]
+    assert [record.state for record in journal.uploads()].count("unknown") == 2  # history stays

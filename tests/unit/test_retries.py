@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from unittest.mock import Mock
 
 import pytest
+import stamina
 import tenacity.nap
 
 from bktransport.attempt import Deadline, LastingError, NotSentError
@@ -95,3 +97,27 @@ def test_success_ends_it(slept: list[float]) -> None:
 def test_a_deadline_that_is_none(seconds: float) -> None:
     with pytest.raises(ValueError, match="more than 0"):
         Deadline(seconds)
+
+
+def test_each_retry_is_told_once_in_our_words(
+    slept: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        _tries(ResponseError("busy", 503, 1.0), reads_only=False)
+        _tries(ResponseError("very busy", 503, 30.0), reads_only=False)
+    told = [(record.name, record.levelname, record.getMessage()) for record in caplog.records]
+    often = ATTEMPTS - 1
+    assert told[:often] == [("bktransport", "INFO", "busy; trying again in about 1 s")] * often
+    assert (
+        told[often:]
+        == [("bktransport", "WARNING", "very busy; trying again in about 30 s")] * often
+    )
+
+
+def test_stamina_logs_for_others_as_ever(
+    slept: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
+    missing: dict[str, int] = {}
+    with pytest.raises(KeyError):
+        stamina.retry(on=KeyError, attempts=2)(lambda: missing["key"])()
+    assert [record.name for record in caplog.records] == ["stamina"]

@@ -189,7 +189,7 @@ def test_the_run_in_python(single: Sandbox) -> None:
         RunStatusChanged("start"),
         RunStatusChanged("stop"),
     ]
-    with pytest.raises(ValueError, match="run_status is none of start, stop, pause"):
+    with pytest.raises(ValueError, match="give start, stop, pause"):
         single.set_run("resume")  # type: ignore[arg-type]
     assert single.state()["run"] == "stop"
 

@@ -220,10 +220,10 @@ def test_a_folder_without_write_permission_is_refused(lock: bool) -> None:
         assert _told_to_nobody(path / "below", lock) == "nothing"
 
 
-def test_messages_are_one_short_line(tmp_path: Path) -> None:
+def test_messages_are_one_line_with_the_whole_path(tmp_path: Path) -> None:
     path = tmp_path / ("x\n\x1b[31m" + "y" * 200)
     path.touch()
     with pytest.raises(StateError) as caught:
         StateFolder(path)
     assert str(caught.value).isprintable()
-    assert len(str(caught.value)) < 200
+    assert "y" * 200 in str(caught.value)

@@ -35,7 +35,9 @@ from ..hostile_http import Exchange, HostileServer, reply
 from .files import FIXTURES
 
 NAN = str(FIXTURES / "invalid" / "BK401-f4-form-e.npy")
-COMMANDS = ["demo", "login", "upload", "download", "watch", "metrics", "sandbox"]
+COMMANDS = [
+    "demo", "login", "upload", "uploads", "download", "watch", "metrics", "sandbox",
+]  # fmt: skip
 PATIENCE = 60.0  # seconds; nothing is that slow
 
 
@@ -955,3 +957,18 @@ def test_no_bar_where_it_would_tell_nothing(
     with TransferBar("moving", wanted=False) as bar:
         bar(1, 1 << 30)
     assert screen.getvalue() == ""
+
+
+def test_uploads_lists_the_journal(run: Callable[..., Run], tmp_path: Path) -> None:
+    made = place(tmp_path, fail=["lost-reply"])
+    paths = [str(an_update(tmp_path / f"{value}.npy", value=value)) for value in (1.0, 2.0)]
+    with made.sandbox:
+        assert run("upload", *made.options, *paths).code == 2
+    told = run("uploads", *made.options)  # the service is away, and is not asked
+    assert (told.code, told.err) == (0, "")
+    rows = [line.split() for line in told.out.splitlines()]
+    assert [row[1] for row in rows] == ["unknown", "stored"]
+    lines = run("uploads", *made.options, "--format", "json").out.splitlines()
+    records = [json.loads(line) for line in lines]
+    assert [record["sha256"] for record in records] == [row[2] for row in rows]
+    assert records[1]["file_id"] == rows[1][3]

@@ -117,7 +117,7 @@ class _Liar:
     ids=lambda given: type(given).__name__,
 )
 def test_the_gate_lets_no_other_object_pass(given: object) -> None:
-    with pytest.raises(TypeError, match="only a ValidatedUpdate can be uploaded"):
+    with pytest.raises(TypeError, match="or a ValidatedUpdate can be uploaded, not "):
         check_gate(given, None)
 
 
