@@ -45,7 +45,8 @@ def test_python_examples(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_json_example_is_a_schema() -> None:
     from bkformat import UpdateSchema
 
-    (text,) = re.findall(r"```json\n(.*?)```", README, re.DOTALL)
+    section = README.split("\n## Schemas\n")[1].split("\n## ")[0]
+    (text,) = re.findall(r"```json\n(.*?)```", section, re.DOTALL)
     schema = UpdateSchema.model_validate_json(text)
     assert schema.parameters is not None
     assert schema.parameters[1].shape == (None,)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import requests
 
 from bkformat import load_file, write_update
+from bktransport.config import Credentials, as_credentials
 from bktransport.sandbox import Sandbox
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
@@ -59,3 +62,20 @@ def test_every_fault_of_the_sandbox_named_here_exists() -> None:
     named = re.findall(r"--fail (\S+)", SECTION)
     assert named == ["lost-reply", "busy:3"]
     assert Faults(named)
+
+
+def test_the_credentials_are_some() -> None:
+    (text,) = re.findall(r"```json\n(.*?)```", SECTION, re.DOTALL)
+    credentials = as_credentials(json.loads(text))
+    assert set(Credentials.model_fields) == set(json.loads(text))
+    assert credentials.port == 5672
+
+
+def test_the_run_is_started_as_it_says() -> None:
+    (command,) = re.findall(r"^curl (--data .*)", SECTION, re.MULTILINE)
+    assert command.split()[:3] == ["--data", "start", '"$URL/sandbox/run"']
+    with Sandbox(leaves=1) as sandbox:
+        headers = {"Content-Type": "application/x-www-form-urlencoded"}  # as curl sends it
+        url = sandbox.url + "/sandbox/run"
+        assert requests.post(url, data="start", headers=headers, timeout=60).status_code == 200
+        assert sandbox.state()["run"] == "start"
