@@ -56,7 +56,8 @@ def send(
         _finish(journal, entry, "unknown", detail=str(exc))
         raise
     except BaseException as exc:
-        detail = f"ended by {type(exc).__name__} when {left} had left"
+        what = f"ended by {type(exc).__name__}" if isinstance(exc, Exception) else "interrupted"
+        detail = f"{what} when {left} had left"
         _finish(journal, entry, "unknown", detail=detail)
         _LOG.warning("the upload of %s has no known outcome: %s", update.sha256, detail)
         raise
