@@ -207,7 +207,7 @@ def _told_to_nobody(path: Path, lock: bool) -> str:
 @pytest.mark.parametrize("lock", [True, False])
 def test_a_folder_without_write_permission_is_refused(lock: bool) -> None:
     # Below TMPDIR, or below pytest's own folder, nobody but root may have a way in.
-    with tempfile.TemporaryDirectory(dir="/tmp") as parent:  # noqa: S108
+    with tempfile.TemporaryDirectory(dir="/tmp") as parent:
         path = Path(parent) / "s"
         path.mkdir()
         if os.geteuid() == 0:
