@@ -175,9 +175,10 @@ def _rabbit_killed(run: Run) -> Tally:
     ):
         mail = Mail(run, sandbox)
         assert isinstance(client, Ours)
-        assert client.client._consumer is not None
+        consumer = client.client._notifications._consumer
+        assert consumer is not None
         # A start takes seconds, for which pauses grow; that they do is proved elsewhere.
-        client.client._consumer._longest_pause = 1.0
+        consumer._longest_pause = 1.0
         for _step in run.steps():
             sender = threading.Thread(target=_send_until_refused, args=(mail,))
             sender.start()
