@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import TYPE_CHECKING, NamedTuple
 
 import click
@@ -20,6 +21,7 @@ from bktransport.errors import (
 )
 
 if TYPE_CHECKING:
+    from bkformat import Report
     from bktransport.client import Client
 
 __all__ = ["upload"]
@@ -40,6 +42,7 @@ class _Sent(NamedTuple):
     file_id: str | None = None
     sha256: str | None = None
     error: str | None = None
+    report: Report | None = None
     end: int = 0
     """Exit code that ends the command here: the next file would fare no better."""
 
@@ -77,7 +80,9 @@ def upload(
 def _json(sent: _Sent) -> str:
     told = {
         "path": as_utf8(sent.path), "file_id": sent.file_id, "sha256": sent.sha256,
-        "outcome": sent.outcome, "error": sent.error,
+        "outcome": sent.outcome,
+        "error": sent.error if sent.report is None else sent.report.summary(),
+        "findings": [] if sent.report is None else [asdict(one) for one in sent.report.findings],
     }  # fmt: skip
     return json.dumps(told) + "\n"
 
@@ -108,7 +113,8 @@ def _send(client: Client, service: Service, path: str, metadata: str | None) -> 
             file_id = client.file_upload(update, metadata=metadata, progress=bar)
         return _Sent(path, "stored", file_id, sha256)
     except InvalidUpdateError as exc:
-        return _Sent(path, "invalid", sha256=exc.report.sha256, error=str(exc.report))
+        report = exc.report
+        return _Sent(path, "invalid", sha256=report.sha256, error=str(report), report=report)
     except OutcomeUnknownError as exc:
         error = f"{printable(str(exc))} (SHA-256 {sha256}){_WHAT_TO_DO}"
         return _Sent(path, "unknown", sha256=sha256, error=error)

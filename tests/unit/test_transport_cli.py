@@ -375,7 +375,11 @@ def test_upload_goes_on_after_what_concerns_one_file(
     told = [json.loads(text) for text in done.out.splitlines()]
     (stored,) = here.sandbox.state()["uploads"]
     assert done.code == 2
-    assert [list(each) for each in told] == [["path", "file_id", "sha256", "outcome", "error"]] * 3
+    keys = ["path", "file_id", "sha256", "outcome", "error", "findings"]
+    assert [list(each) for each in told] == [keys] * 3
+    assert [len(each["findings"]) for each in told] == [1, 0, 0]
+    assert told[0]["findings"][0]["code"] in told[0]["error"]
+    assert "\n" not in told[0]["error"]
     assert [each["outcome"] for each in told] == ["invalid", "unreadable", "stored"]
     assert [each["file_id"] for each in told] == [None, None, stored["file_id"]]
     assert told[2]["sha256"] == stored["sha256"]
