@@ -215,14 +215,13 @@ def _json_body(request: Request) -> object:
 
 
 def _run_status(request: Request) -> object:
-    """From JSON, a form's field or the bare word."""
+    """From JSON, a form's field or the bare word; what the one key is called does not matter."""
     text = _body(request).strip()
-    if text.startswith(b"{"):
-        try:
-            return json.loads(text).get("run_status")
-        except (ValueError, RecursionError):
-            return None
-    return text.removeprefix(b"run_status=").decode("latin-1")
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return text.decode("latin-1").rpartition("=")[2]
+    return next(iter(found.values())) if isinstance(found, dict) and len(found) == 1 else found
 
 
 def _blocks(path: Path, nbytes: int) -> Iterator[bytes]:

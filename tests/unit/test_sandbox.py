@@ -169,6 +169,9 @@ def test_of_two_first_uploads_one_rules(monkeypatch: pytest.MonkeyPatch, sandbox
     "body",
     [
         {"json": {"run_status": "start"}},
+        {"json": {"status": "start"}},
+        {"json": "start"},
+        {"data": {"status": "start"}},
         {"data": {"run_status": "start"}},
         {"data": "start"},
         {"data": " start\n", "headers": {"Content-Type": "text/plain"}},
@@ -194,7 +197,9 @@ def test_the_run_in_python(single: Sandbox) -> None:
     assert single.state()["run"] == "stop"
 
 
-@pytest.mark.parametrize("body", ["", "resume", "{", '{"run_status": 1}', "\xff", "[]"])
+@pytest.mark.parametrize(
+    "body", ["", "resume", "{", '{"run_status": 1}', "\xff", "[]", '{"a": 1, "b": 2}']
+)
 def test_another_run_is_refused(single: Sandbox, body: str) -> None:
     error(post(single, "/sandbox/run", data=body.encode("latin-1")), 400)
     assert single.state()["run"] == "pause"
