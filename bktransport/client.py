@@ -6,6 +6,7 @@ Where that one returned False, printed or ended the process, this one raises a `
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -136,14 +137,15 @@ class Client:
         self._topology: Topology | None = None
         self._receives = notifications
         path = default_state(given.leaf_id) if state is None else Path(state)
-        self._folder = StateFolder(path, lock=notifications)
         self._closed = False
-        try:
-            self._journal = Journal(self._folder)
-            self._notifications = Notifications(self._folder, ssl_context, heartbeat)
-        except BaseException:
-            self._folder.close()
-            raise
+        with contextlib.ExitStack() as stack:
+            folder = StateFolder(path, lock=notifications)
+            stack.callback(folder.close)
+            self._journal = Journal(folder)
+            stack.callback(self._journal.close)
+            self._notifications = Notifications(folder, ssl_context, heartbeat)
+            stack.callback(self._notifications.close)
+            self._open = stack.pop_all()
         self.queue: AggregationQueue = self._notifications.queue
 
     def __repr__(self) -> str:
@@ -169,9 +171,7 @@ class Client:
         if self._closed:
             return
         self._closed = True
-        self._notifications.close()
-        self._journal.close()
-        self._folder.close()
+        self._open.close()
 
     # --- what the leaf is ---
 

@@ -44,12 +44,16 @@ class Notifications:
         if not 1 <= heartbeat <= 65535:
             raise ValueError(f"heartbeat must be 1 to 65535 seconds, not {heartbeat!r}")
         self._inbox = Inbox(folder)
+        try:
+            self.run_status: RunStatus = self._inbox.last_run_status() or "pause"
+        except BaseException:
+            self._inbox.close()
+            raise
         self.queue = AggregationQueue(self._inbox)
         self._ssl_context = ssl_context
         self._heartbeat = heartbeat
         self._consumer: Consumer | None = None
-        self._changed = threading.Condition()  # guards what follows
-        self.run_status: RunStatus = self._inbox.last_run_status() or "pause"
+        self._changed = threading.Condition()  # guards run_status and what follows
         self._closed = False
 
     @property
