@@ -50,7 +50,8 @@ def played(
     Raises:
         NotProvenError: this machine can't.
     """
-    with tempfile.TemporaryDirectory(prefix="faults-") as folder:
+    # Nobody but root may have a way into what TMPDIR names, and one fault is played as nobody.
+    with tempfile.TemporaryDirectory(prefix="faults-", dir="/tmp") as folder:
         rng = Random(f"{seed}-{scenario.name}")
         return scenario.play(Run(scenario.name, rng, runs, Path(folder), published, seconds))
 
