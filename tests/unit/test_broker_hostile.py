@@ -43,6 +43,8 @@ def made() -> Iterator[EmbeddedBroker]:
     with broker() as one, connection(one, heartbeat=0) as old:
         channel = old.channel()
         yield one
+        # What a client had when it left comes back once the broker has noticed.
+        eventually(lambda: one.depth(TREE, LEAF)[1] == 0)
         for _ in range(one.depth(TREE, LEAF)[0]):
             get(channel, auto_ack=True)
         with connection(one) as new:
