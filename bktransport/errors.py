@@ -1,7 +1,7 @@
 """Exceptions that leave bktransport's public functions.
 
     BkTransportError
-    ├── NoResponseError             nothing usable came back; nothing was changed at the service
+    ├── NoResponseError             no whole reply came; of an upload, nothing was stored
     │   └── DeadlineError           the time given for the call is over (also a `TimeoutError`)
     ├── ResponseError               the service refused; `.status_code`
     │   ├── AuthenticationError     the credentials are wrong, or not allowed to do this
@@ -43,7 +43,10 @@ class BkTransportError(Exception):
 
 
 class NoResponseError(BkTransportError):
-    """The service could not be reached or gave no whole reply; nothing was changed there."""
+    """The service could not be reached or gave no whole reply.
+
+    An upload that ends so was not stored; metrics may have been taken in nevertheless.
+    """
 
 
 class DeadlineError(NoResponseError, TimeoutError):

@@ -8,14 +8,12 @@ urllib3 logs nothing of our exchanges; the logger `bktransport` says what can be
 from __future__ import annotations
 
 import base64
-import contextlib
 import json
-import logging
 import re
-import threading
 from collections.abc import Iterator
 from urllib.parse import quote
 
+from bktransport.muting import Muting
 from bktransport.text import quoted
 
 __all__ = ["Redactor", "muted_urllib3"]
@@ -24,6 +22,9 @@ __all__ = ["Redactor", "muted_urllib3"]
 _URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://\S+|\S*[?&][^\s=&]+=\S*")
 _SHORTEST = 4
 _LOGGERS = ("connection", "connectionpool", "poolmanager", "response", "util.retry")
+
+muted_urllib3 = Muting(*(f"urllib3.{name}" for name in _LOGGERS)).on_this_thread
+"""A context manager: while its block runs, urllib3 logs nothing of this thread."""
 
 
 class Redactor:
@@ -56,28 +57,3 @@ def _forms(user: str, secret: str) -> Iterator[str]:
     for text in (secret, f"{user}:{secret}"):
         coded = base64.b64encode(text.encode()).decode()
         yield from (coded, coded.rstrip("="), coded.translate({43: "-", 47: "_"}))
-
-
-class _Muted(threading.local):
-    depth = 0
-
-
-_MUTED = _Muted()
-
-
-def _is_anothers(record: logging.LogRecord) -> bool:
-    return not _MUTED.depth
-
-
-for _name in _LOGGERS:
-    logging.getLogger(f"urllib3.{_name}").addFilter(_is_anothers)
-
-
-@contextlib.contextmanager
-def muted_urllib3() -> Iterator[None]:
-    """While the block runs, urllib3 logs nothing of this thread."""
-    _MUTED.depth += 1
-    try:
-        yield
-    finally:
-        _MUTED.depth -= 1

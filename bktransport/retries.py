@@ -7,20 +7,22 @@ longer than `LONGEST_PAUSE`, or than the time left, is not slept through: the er
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TypeVar
 
 import stamina
 
 from bktransport.attempt import Deadline, LastingError, NotSentError
 from bktransport.errors import DeadlineError, NoResponseError, ResponseError
+from bktransport.muting import Muting
 
 __all__ = ["ATTEMPTS", "BUSY", "LONGEST_PAUSE", "retried"]
 
 _LOG = logging.getLogger("bktransport")
+_STAMINA = Muting("stamina")
+"""It logs that it tries again, but not what failed; we say both."""
+
 _T = TypeVar("_T")
 
 ATTEMPTS = 5
@@ -59,7 +61,7 @@ def retried(action: Callable[[], _T], deadline: Deadline, *, reads_only: bool) -
             _LOG.log(level, "%s; trying again in about %.0f s", exc, wait)
         return True if asked is None else asked
 
-    with _muted_stamina():
+    with _STAMINA.on_this_thread():
         for attempt in stamina.retry_context(
             on=on_failure, attempts=ATTEMPTS, timeout=None, wait_initial=0.2, wait_max=5.0,
             wait_jitter=_JITTER,
@@ -77,28 +79,3 @@ def _is_passing(exc: Exception, reads_only: bool) -> bool:
     if isinstance(exc, ResponseError):
         return exc.status_code in (_PASSING if reads_only else BUSY)
     return isinstance(exc, NoResponseError if reads_only else NotSentError)
-
-
-class _Muted(logging.Filter):
-    """stamina logs that it tries again, but not what failed; we say both."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.threads: set[int] = set()
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        return record.thread not in self.threads
-
-
-_MUTED = _Muted()
-logging.getLogger("stamina").addFilter(_MUTED)
-
-
-@contextlib.contextmanager
-def _muted_stamina() -> Iterator[None]:
-    thread = threading.get_ident()
-    _MUTED.threads.add(thread)
-    try:
-        yield
-    finally:
-        _MUTED.threads.discard(thread)
